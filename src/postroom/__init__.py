@@ -1,0 +1,1 @@
+"""Postroom: a distributed WebSocket messaging server and library."""

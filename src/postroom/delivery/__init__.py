@@ -1,0 +1,1 @@
+"""What a subscription sends, fetches and has proof of, without I/O."""

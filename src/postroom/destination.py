@@ -1,0 +1,222 @@
+"""Destinations: parsed once at the edge, matched afterwards; and Ant-style patterns over them."""
+
+import unicodedata
+from typing import Final
+from urllib.parse import quote, unquote
+
+from msgspec import Struct
+
+from postroom.errors import UnknownDestination
+from postroom.identity import UserName
+
+MAX_DESTINATION_LENGTH: Final = 255
+_CACHE_SIZE: Final = 4096
+
+
+class Topic(Struct, frozen=True, gc=False):
+    """A broadcast destination, `/topic/...` or `/queue/...`; `name` is the whole of it."""
+
+    name: str
+
+
+class UserQueue(Struct, frozen=True, gc=False):
+    """A destination of one user; `name` is what stands behind the user: `/queue/inbox`."""
+
+    user: UserName
+    name: str
+
+
+class AppPath(Struct, frozen=True, gc=False):
+    """A destination that an application handler serves; `name` is what stands behind the prefix."""
+
+    name: str
+
+
+Destination = Topic | UserQueue | AppPath
+
+
+class Prefixes(Struct, frozen=True):
+    """Which first segments mean what. Spring applications often use `/message` for `app`."""
+
+    user: str = "/user"
+    app: tuple[str, ...] = ("/app",)
+    broker: tuple[str, ...] = ("/topic", "/queue")
+
+
+class Destinations:
+    """Reads the text of destinations under one set of prefixes.
+
+    A destination has at most 255 characters, starts with `/`, and has no empty, `.` or `..` segment and no
+    control character. It is brought to Unicode NFC; case matters. Results are cached.
+    """
+
+    __slots__ = ("_cache", "_prefixes")
+
+    def __init__(self, prefixes: Prefixes) -> None:
+        self._prefixes = prefixes
+        self._cache: dict[str, Destination] = {}
+
+    def to_send(self, text: str) -> Destination:
+        """Where a SEND goes: `/user/{name}/...` names another user, percent-encoded.
+
+        Raises UnknownDestination, with a sentence that says what is wrong.
+        """
+        found = self._cache.get(text)
+        if found is None:
+            found = self._parse(text)
+            if len(self._cache) >= _CACHE_SIZE:
+                self._cache.clear()
+            self._cache[text] = found
+        return found
+
+    def to_subscribe(self, text: str, user: UserName) -> Destination:
+        """What a SUBSCRIBE means: `/user/...` is the subscriber's own. Raises UnknownDestination."""
+        canonical = _canonical(text)
+        rest = _behind(canonical, self._prefixes.user)
+        if rest is not None:
+            return UserQueue(user, rest)
+        return self._parse(canonical)
+
+    def _parse(self, text: str) -> Destination:
+        text = _canonical(text)
+        rest = _behind(text, self._prefixes.user)
+        if rest is not None:
+            user, slash, name = rest[1:].partition("/")
+            if not slash:
+                raise UnknownDestination(
+                    f"{text!r} names a user but no destination: /user/{{name}}/queue/..."
+                )
+            return UserQueue(user_name(unquote(user)), "/" + name)
+        for prefix in self._prefixes.app:
+            rest = _behind(text, prefix)
+            if rest is not None:
+                return AppPath(rest)
+        for prefix in self._prefixes.broker:
+            if _behind(text, prefix) is not None:
+                return Topic(text)
+        raise UnknownDestination(f"nothing is served at {text!r}: use {', '.join(self._served())}")
+
+    def _served(self) -> list[str]:
+        return [f"{p}/..." for p in (*self._prefixes.broker, self._prefixes.user, *self._prefixes.app)]
+
+
+def user_name(text: str) -> UserName:
+    """The canonical form of a user's name: NFC, 1 to 255 characters, none of them a control character.
+
+    Raises UnknownDestination where it has none.
+    """
+    name = text if text.isascii() else unicodedata.normalize("NFC", text)
+    if not name or len(name) > MAX_DESTINATION_LENGTH or not _printable(name):
+        raise UnknownDestination("a user name has 1 to 255 characters, none of them a control character")
+    return UserName(name)
+
+
+def user_destination(user: UserName, name: str) -> str:
+    """The text under which `name` of `user` is sent to: `/user/{percent-encoded user}{name}`."""
+    return f"/user/{quote(user, safe='')}{name}"
+
+
+def _behind(text: str, prefix: str) -> str | None:
+    if text.startswith(prefix) and text[len(prefix) : len(prefix) + 1] == "/":
+        return text[len(prefix) :]
+    return None
+
+
+def _canonical(text: str) -> str:
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", text)
+    if len(text) > MAX_DESTINATION_LENGTH:
+        raise UnknownDestination(f"a destination has at most {MAX_DESTINATION_LENGTH} characters")
+    if not text.startswith("/"):
+        raise UnknownDestination(f"a destination starts with '/', {text!r} does not")
+    segments = text[1:].split("/")
+    if "" in segments or "." in segments or ".." in segments or not _printable(text):
+        raise UnknownDestination(f"{text!r} has an empty or dotted segment or a control character")
+    return text
+
+
+def _printable(text: str) -> bool:
+    return not any(unicodedata.category(char)[0] == "C" for char in text) if not text.isprintable() else True
+
+
+class Pattern:
+    """An Ant-style pattern over destinations: `*` and `{x}` stand for one segment or a part of it, `?` for one
+    character, `**` for any number of whole segments. Matching takes linear time for all but `**`, and never
+    worse than the product of both lengths.
+    """
+
+    __slots__ = ("_segments", "literal", "text")
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self._segments = [_segment(part) for part in text.split("/")]
+        self.literal = all(not wild for _, wild in self._segments)
+
+    def __repr__(self) -> str:
+        return f"Pattern({self.text!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Pattern) and other.text == self.text
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+    def matches(self, text: str) -> bool:
+        """Whether the whole of `text` is covered."""
+        if self.literal:
+            return text == self.text
+        return _match_segments(self._segments, text.split("/"))
+
+    def variables(self, text: str) -> dict[str, str] | None:
+        """The segments that `{x}` stands for, by name; None where `text` does not match."""
+        if not self.matches(text):
+            return None
+        names = [part[1:-1] if part[:1] == "{" and part[-1:] == "}" else "" for part in self.text.split("/")]
+        if "**" in self.text.split("/"):
+            names = names[: self.text.split("/").index("**")]
+        return {name: value for name, value in zip(names, text.split("/"), strict=False) if name}
+
+
+def _segment(part: str) -> tuple[str, bool]:
+    while "{" in part and "}" in part[part.index("{") :]:
+        start = part.index("{")
+        part = part[:start] + "*" + part[part.index("}", start) + 1 :]
+    return part, "*" in part or "?" in part
+
+
+def _match_segments(pattern: list[tuple[str, bool]], text: list[str]) -> bool:
+    at, seen, star, back = 0, 0, -1, 0
+    while seen < len(text):
+        if at < len(pattern) and pattern[at][0] == "**":
+            star, back = at, seen
+            at += 1
+        elif at < len(pattern) and _match_one(*pattern[at], text[seen]):
+            at += 1
+            seen += 1
+        elif star >= 0:
+            back += 1
+            at, seen = star + 1, back
+        else:
+            return False
+    return all(part == "**" for part, _ in pattern[at:])
+
+
+def _match_one(pattern: str, wild: bool, text: str) -> bool:
+    if not wild:
+        return pattern == text
+    if pattern == "*":
+        return True
+    at, seen, star, back = 0, 0, -1, 0
+    while seen < len(text):
+        if at < len(pattern) and pattern[at] == "*":
+            star, back = at, seen
+            at += 1
+        elif at < len(pattern) and pattern[at] in ("?", text[seen]):
+            at += 1
+            seen += 1
+        elif star >= 0:
+            back += 1
+            at, seen = star + 1, back
+        else:
+            return False
+    return pattern[at:].strip("*") == ""

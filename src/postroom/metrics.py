@@ -1,0 +1,38 @@
+"""What a node counts. Plain integers here; `http/health.py` shows them to Prometheus."""
+
+
+class Metrics:
+    """Counters of one node, from its start. Each attribute only grows; gauges are read from their owners."""
+
+    __slots__ = (
+        "appended",
+        "authentication_failures",
+        "confirmed",
+        "connections_accepted",
+        "connections_refused",
+        "delivered",
+        "duplicates",
+        "protocol_violations",
+        "received",
+        "redelivered",
+        "refused",
+        "skipped",
+        "slow_consumers_cut",
+        "store_failures",
+    )
+
+    def __init__(self) -> None:
+        self.connections_accepted = 0
+        self.connections_refused = 0
+        self.authentication_failures = 0
+        self.received = 0
+        self.delivered = 0
+        self.appended = 0
+        self.duplicates = 0
+        self.confirmed = 0
+        self.redelivered = 0
+        self.skipped = 0
+        self.refused = 0
+        self.protocol_violations = 0
+        self.slow_consumers_cut = 0
+        self.store_failures = 0

@@ -1,0 +1,1 @@
+"""SockJS framing without I/O."""

@@ -1,0 +1,1 @@
+"""The truth: logs, cursors and the directory."""

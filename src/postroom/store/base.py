@@ -1,0 +1,143 @@
+"""The store's contracts: logs, cursors and pull leases, each narrow; an engine may satisfy all of them.
+
+Engines raise StoreUnavailable (nothing was stored) or OutcomeUnknown, and nothing else.
+"""
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Protocol, Self
+
+from msgspec import Struct
+
+from postroom.channel import Retention
+from postroom.errors import Refused
+from postroom.message import Message, StoredMessage
+from postroom.position import Head, LogKey, Position
+
+SHARED = ""
+"""The name of the cursor that all sessions of a user share, but for those that named a device."""
+
+
+class Append(Struct, frozen=True, gc=False):
+    """One message for one log.
+
+    `at_least`: the position's offset must be above it (a hybrid logical clock, see `Position`). `live`: somebody
+    follows the log now. `key` is the sender's idempotency key, scoped by log and sender, remembered for
+    `IDEMPOTENCY_SECONDS`.
+    """
+
+    log: LogKey
+    message: Message
+    retention: Retention
+    at_least: int = 0
+    live: bool = False
+    key: str | None = None
+
+
+IDEMPOTENCY_SECONDS = 86_400.0
+
+
+class Appended(Struct, frozen=True, gc=False):
+    """The answer to an `Append`: where it stands. `duplicate`: its key was seen before, nothing was stored."""
+
+    position: Position
+    previous: int
+    number: int
+    duplicate: bool = False
+
+
+class Page(Struct, frozen=True):
+    """Part of a log in order, and the log's head at the same instant."""
+
+    messages: Sequence[StoredMessage]
+    head: Head
+
+
+class Cursor(Struct, frozen=True):
+    """How far one owner (the user, or a device) of a log has confirmed, and how far it was ever sent.
+
+    `attempted` is a watermark that is raised before messages read from the log are sent: what lies above
+    `confirmed` and not above `attempted` may have been seen.
+    """
+
+    confirmed: Position
+    attempted: int
+
+
+class LogStore(Protocol):
+    """Append-only logs."""
+
+    async def append(self, batch: Sequence[Append]) -> Sequence[Appended | Refused]:
+        """Store `batch`, in order, and return once it is durable; one answer an item.
+
+        An item whose idempotency key was seen within the window gets the first position (KeyReused where the
+        body differs). A log that is full first loses what is confirmed, then refuses (MailboxFull) or drops its
+        oldest, as the item's retention says; an item larger than `max_bytes` is MessageTooLarge. Raises
+        StoreUnavailable where nothing of the batch was stored, OutcomeUnknown where that is not known.
+        """
+        ...
+
+    async def read(self, log: LogKey, after: int, limit: int, max_bytes: int) -> Page:
+        """Up to `limit` messages with offsets above `after`, oldest first, at least one where there is one,
+        and otherwise no more than `max_bytes` of bodies."""
+        ...
+
+    async def heads(self, logs: Sequence[LogKey]) -> Sequence[Head]:
+        """The heads of `logs`, in their order; an unknown log's is that of an empty one."""
+        ...
+
+    async def trim(self, log: LogKey, through: int) -> None:
+        """Remove messages with offsets up to `through`; the floor rises."""
+        ...
+
+    async def sweep(self) -> int:
+        """Remove what no retention keeps any longer, a bounded number; how many went.
+
+        Confirmed by every known owner and older than `confirmed_seconds`, or older than `seconds`; idempotency
+        keys past their window; cursors of devices that were not seen for 30 days.
+        """
+        ...
+
+
+class CursorStore(Protocol):
+    """How far each owner of a log has confirmed. Never moves back, whatever the order of calls."""
+
+    async def cursor(self, log: LogKey, owner: str) -> Cursor:
+        """The owner's cursor; a new owner becomes known by this call and begins at the start of the log."""
+        ...
+
+    async def confirm(self, batch: Sequence[tuple[LogKey, str, Position]]) -> None:
+        """Move cursors forward; durable on return."""
+        ...
+
+    async def attempt(self, log: LogKey, owner: str, through: int) -> None:
+        """Raise the owner's `attempted` watermark; durable on return."""
+        ...
+
+    async def lease(self, log: LogKey, owner: str, holder: str, seconds: float) -> bool:
+        """Take the cursor's short lease for a pull; False while another holder has it."""
+        ...
+
+    async def release(self, log: LogKey, owner: str, holder: str) -> None:
+        """Give the lease back, if it is still the holder's."""
+        ...
+
+
+class Store(LogStore, CursorStore, Protocol):
+    """An engine that keeps logs and cursors. Opened and closed as a context manager, once.
+
+    An engine's class is its entry point in the group `postroom.stores`, called with the URL of the setting.
+    `durable` tells operators whether what it accepts survives the process.
+    """
+
+    durable: bool
+
+    async def __aenter__(self) -> Self:
+        """Open it: take locks, migrate, recover. Raises StoreUnavailable with a sentence for the operator."""
+        ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Finish what was accepted, then close."""
+        ...

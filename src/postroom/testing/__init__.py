@@ -1,0 +1,1 @@
+"""What tests of Postroom, and of applications on it, are made with."""

@@ -1,0 +1,1 @@
+"""The conformance kit: one test class a contract."""
