@@ -56,12 +56,23 @@ class Page(Struct, frozen=True):
 class Cursor(Struct, frozen=True):
     """How far one owner (the user, or a device) of a log has confirmed, and how far it was ever sent.
 
-    `attempted` is a watermark that is raised before messages read from the log are sent: what lies above
-    `confirmed` and not above `attempted` may have been seen.
+    `number` is the running number of the last confirmed message, so that what a log dropped above it can be
+    counted. `attempted` is a watermark that is raised before messages read from the log are sent: what lies
+    above `confirmed` and not above `attempted` may have been seen.
     """
 
     confirmed: Position
+    number: int
     attempted: int
+
+
+class Confirm(Struct, frozen=True, gc=False):
+    """`owner` has everything of `log` up to `position`, the message with the running number `number`."""
+
+    log: LogKey
+    owner: str
+    position: Position
+    number: int
 
 
 class LogStore(Protocol):
@@ -103,10 +114,14 @@ class CursorStore(Protocol):
     """How far each owner of a log has confirmed. Never moves back, whatever the order of calls."""
 
     async def cursor(self, log: LogKey, owner: str) -> Cursor:
-        """The owner's cursor; a new owner becomes known by this call and begins at the start of the log."""
+        """The owner's cursor. A new owner becomes known by this call.
+
+        A device (`owner` is not SHARED) begins at the log's floor: with all that the log still holds. The shared
+        cursor begins at START, so that what was dropped before its first use counts as skipped.
+        """
         ...
 
-    async def confirm(self, batch: Sequence[tuple[LogKey, str, Position]]) -> None:
+    async def confirm(self, batch: Sequence[Confirm]) -> None:
         """Move cursors forward; durable on return."""
         ...
 
