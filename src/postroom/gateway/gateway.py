@@ -1,0 +1,598 @@
+"""What drives one client's pipe: protocol events in; calls to router, hub and mailbox out."""
+
+import secrets
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, ClassVar, Final
+
+import structlog
+
+from postroom import stomp
+from postroom.destination import AppPath
+from postroom.errors import (
+    AuthenticationFailed,
+    LimitExceeded,
+    NotAllowed,
+    PostroomError,
+    ProtocolViolation,
+    Refused,
+    StoreUnavailable,
+)
+from postroom.gateway import subscribing
+from postroom.gateway.desk import Desk
+from postroom.identity import Principal, SessionId
+from postroom.message import Message
+from postroom.outbox import Outbox
+from postroom.router import Route
+from postroom.session import Receipts, Session, Ticket
+from postroom.store.base import Appended
+from postroom.subscription import Follower
+from postroom.transport.base import Handshake, Transport
+
+_log = structlog.get_logger("postroom.gateway")
+
+_RESERVED: Final = frozenset(
+    {
+        "ack",
+        "epoch",
+        "message-id",
+        "offset",
+        "previous",
+        "recovered",
+        "redelivered",
+        "sender",
+        "skipped",
+        "subscription",
+        "timestamp",
+        "user-name",
+    }
+)
+"""Headers that are the server's to set: a client's own are dropped."""
+
+_SILENCE_FACTOR: Final = 3
+"""A client is gone after this many of its heart-beat intervals without a sign, as in Spring's broker."""
+
+_MAX_DEVICE: Final = 64
+_NORMAL, _POLICY, _PROTOCOL, _INTERNAL = 1000, 1008, 1002, 1011
+
+
+class Gateway:
+    """One client: its transport below, its STOMP connection, and its session once it has authenticated.
+
+    Frames are handled strictly in order, in the call that brings them. Where one must wait (an application's
+    coroutine), all later ones wait behind it and the client is not read from.
+    """
+
+    __slots__ = (
+        "_closed",
+        "_desk",
+        "_frames",
+        "_handshake",
+        "_heard",
+        "_held",
+        "_last_heard",
+        "_opened",
+        "_paused",
+        "_rate_from",
+        "_rate_second",
+        "_session",
+        "_stomp",
+        "_transport",
+        "_written",
+        "outbox",
+        "slot",
+    )
+
+    def __init__(self, desk: Desk, handshake: Handshake, transport: Transport) -> None:
+        limits = desk.limits
+        self._desk = desk
+        self._handshake: Handshake | None = handshake
+        self._transport = transport
+        self._stomp = stomp.Connection(
+            limits=limits.stomp,
+            heart_beat=limits.heart_beat,
+            server=desk.name,
+            max_transactions=limits.transactions,
+            append_missing_nul=limits.append_missing_nul,
+        )
+        self.outbox = Outbox(
+            transport, desk.flusher, max_bytes=limits.write_buffer_bytes, overflowed=self._overflowed
+        )
+        self._session: Session | None = None
+        self._held: deque[stomp.Event] | None = None
+        self._paused = False
+        self._closed = False
+        self._frames = 0
+        self._heard = 0
+        self._written = 0
+        self._rate_second = 0.0
+        self._rate_from = 0
+        self._opened = self._last_heard = desk.wheel.now
+        self.slot = 0
+        desk.open.add(self)
+        desk.metrics.connections_accepted += 1
+        desk.wheel.add(self, self._opened + limits.connect_seconds)
+
+    # ── what the transport tells ──────────────────────────────────────────────────────────────────────
+
+    def receive(self, data: bytes) -> None:
+        """One message of the client: any number of frames, or a part of one."""
+        if self._closed:
+            return
+        self._frames += 1
+        if self._session is not None:
+            if self._session.prober is not None and self._session.prober.waits_for_frames:
+                self._prove(self._session.prober.frames(self._frames))
+            if self._desk.wheel.now != self._rate_second:
+                self._rate_second, self._rate_from = self._desk.wheel.now, self._frames
+            elif self._frames - self._rate_from > self._desk.limits.frames_per_second:
+                self._too_fast()
+        for event in self._stomp.receive(data):
+            if self._held is not None:
+                self._held.append(event)
+            else:
+                self._step(event)
+
+    def proved(self, token: bytes) -> None:
+        """The client answered a probe."""
+        self._frames += 1
+        session = self._session
+        if session is None or session.prober is None:
+            return
+        direct: list[tuple[Follower, int]] = []
+        for follower, through in session.prober.answered(token):
+            if follower.proof_handled:
+                session.prober.wait_for_frames(follower, through, self._frames)
+            else:
+                direct.append((follower, through))
+        self._prove(direct)
+        self._probe()
+
+    def writable(self) -> None:
+        """The transport has drained: write on, and go on with what waits in the logs."""
+        self.outbox.drained()
+        if self._session is not None:
+            for entry in self._session.entries.values():
+                if entry.follower is not None:
+                    self._desk.mailbox.resume(entry.follower)
+
+    def lost(self, code: int, reason: str) -> None:
+        """The pipe is gone."""
+        self._leave()
+
+    # ── one event ─────────────────────────────────────────────────────────────────────────────────────
+
+    def _step(self, event: stomp.Event) -> None:
+        if self._closed:
+            return
+        try:
+            self._ON[type(event)](self, event)
+        except Refused as error:
+            self._refuse(error, event)
+        except ProtocolViolation as error:
+            self._violation(stomp.Violation(str(error), getattr(event, "receipt", None)))
+        except AuthenticationFailed as error:
+            self._desk.metrics.authentication_failures += 1
+            self.fail(str(error), code=_POLICY)
+        except Exception:
+            _log.exception("a frame could not be handled", session=self._name)
+            self.fail("internal error", receipt=getattr(event, "receipt", None), code=_INTERNAL)
+
+    def _connect(self, event: stomp.Connect) -> None:
+        desk = self._desk
+        handshake, self._handshake = self._handshake, None
+        if handshake is None:
+            raise AuthenticationFailed("this connection is authenticated already")
+        principal = desk.authentication.authenticate(handshake, event)
+        if len(desk.hub.sessions_of(principal.name)) >= desk.limits.sessions_per_user:
+            raise LimitExceeded(f"a user has at most {desk.limits.sessions_per_user} sessions")
+        session = Session(
+            SessionId(secrets.token_urlsafe(16)),
+            principal,
+            outbox=self.outbox,
+            receipts=Receipts(self._send_receipt),
+            device=_device(event.headers),
+        )
+        # Registered before it is answered: whoever sends to this user after CONNECTED finds it.
+        self._session = session
+        desk.hub.enter(principal.name, self)
+        self._put(self._stomp.connected(session.id, principal.name))
+        self._last_heard = desk.wheel.now
+        due = self.check(desk.wheel.now)
+        if due is not None:
+            desk.wheel.add(self, due)
+
+    def _send(self, event: stomp.Send, commit: "_Commit | None" = None) -> None:
+        desk, session = self._desk, self._present()
+        desk.metrics.received += 1
+        route = self._permitted(event)
+        headers = event.headers
+        if not _RESERVED.isdisjoint(headers):
+            headers = {name: value for name, value in headers.items() if name not in _RESERVED}
+        if type(route.destination) is AppPath:
+            self._invoke(event, route.destination, headers)
+            return
+        user = session.principal.name
+        headers["sender"] = user
+        if route.log is None:
+            desk.router.route(route, Message(route.destination, user, headers, event.body, desk.message_id()), _ignore)
+            if event.receipt is not None:
+                session.receipts.give(event.receipt)
+            return
+        message = Message(route.destination, user, headers, event.body)
+        pending = _Pending(self, event, session.receipts.hold(event.receipt), commit)
+        desk.router.route(route, message, pending, key=headers.get("idempotency-key"))
+        if len(session.receipts) > desk.limits.pending_appends:
+            self._pause()
+
+    def _permitted(self, event: stomp.Send) -> Route:
+        route = self._desk.router.resolve(event.destination)
+        permission = route.channel.send
+        if not permission.everyone and not permission.allows(self._present().principal):
+            raise NotAllowed(f"you may not send to {event.destination}")
+        return route
+
+    def _invoke(self, event: stomp.Send, path: AppPath, headers: Mapping[str, str]) -> None:
+        session = self._present()
+        running = self._desk.handlers.invoke(path.name, session.principal, session.id, headers, event.body)
+        if running is None:
+            if event.receipt is not None:
+                session.receipts.give(event.receipt)
+            return
+        ticket = session.receipts.hold(event.receipt)
+        self._hold(self._await_handler(running, event, ticket))
+
+    async def _await_handler(self, running: Awaitable[None], event: stomp.Send, ticket: Ticket) -> None:
+        try:
+            await running
+        except Refused as error:
+            ticket.refuse()
+            self._refuse(error, event)
+        except Exception:
+            _log.exception("a handler failed", session=self._name, destination=event.destination)
+            ticket.refuse()
+            self._refuse(Refused("the application failed to handle this message"), event)
+        else:
+            ticket.settle()
+
+    def _commit(self, event: stomp.Commit) -> None:
+        session = self._present()
+        for part in event.events:
+            if isinstance(part, stomp.Send):
+                self._permitted(part)  # all or nothing: refused before the first is sent
+        commit = _Commit()
+        for part in event.events:
+            if isinstance(part, stomp.Send):
+                self._send(part, commit)
+            else:
+                subscribing.acknowledge(self._desk, session, part)
+        commit.ticket = session.receipts.hold(event.receipt)
+        commit.settle()
+
+    def _subscribe(self, event: stomp.Subscribe) -> None:
+        session = self._present()
+        if len(session.entries) >= self._desk.limits.subscriptions:
+            raise LimitExceeded(f"a session has at most {self._desk.limits.subscriptions} subscriptions")
+        entry = subscribing.enter(self._desk, session, event, self._stomp.version, self._transport.framing)
+        session.entries[event.id] = entry
+        follower = entry.follower
+        if follower is None:
+            if event.receipt is not None:
+                session.receipts.give(event.receipt)
+            return
+        if follower.owner is not None and event.ack == "auto" and self.outbox.flushed is None:
+            self.outbox.flushed = self._probe
+        ticket = session.receipts.hold(event.receipt)
+        self._desk.mailbox.follow(follower, lambda: subscribing.ready(follower, ticket))
+
+    def _unsubscribe(self, event: stomp.Unsubscribe) -> None:
+        session = self._present()
+        entry = session.entries.pop(event.id, None)
+        if entry is not None:
+            subscribing.leave(self._desk, entry)
+        self._after_confirms(event.receipt)
+
+    def _ack(self, event: stomp.Ack | stomp.Nack) -> None:
+        subscribing.acknowledge(self._desk, self._present(), event)
+        self._after_confirms(event.receipt)
+
+    def _after_confirms(self, receipt: str | None) -> None:
+        if receipt is not None:
+            ticket = self._present().receipts.hold(receipt)
+            self._desk.mailbox.after_confirms(ticket.settle)
+
+    def _done(self, event: stomp.Done) -> None:
+        self._present().receipts.give(event.receipt)
+
+    def _disconnect(self, event: stomp.Disconnect) -> None:
+        session = self._session
+        if session is None:
+            self.close(_NORMAL)
+            return
+        ticket = session.receipts.hold(event.receipt)
+        # Closed once all that was sent before is stored or refused, and every receipt has left.
+        ticket.then = self.close
+        self._desk.mailbox.after_confirms(ticket.settle)
+
+    def _violation(self, event: stomp.Violation) -> None:
+        self._desk.metrics.protocol_violations += 1
+        self.fail(event.summary, receipt=event.receipt, detail=event.detail, code=_PROTOCOL, headers=event.headers)
+
+    # ── waiting ───────────────────────────────────────────────────────────────────────────────────────
+
+    def _hold(self, work: Any) -> None:
+        self._held = deque()
+        self._transport.pause_reading()
+        self._desk.spawn(self._release(work))
+
+    async def _release(self, work: Awaitable[None]) -> None:
+        await work
+        held, self._held = self._held, None
+        while held and self._held is None:
+            self._step(held.popleft())
+        if held and self._held is not None:
+            self._held.extend(held)
+        elif self._held is None and not self._closed and not self._paused:
+            self._transport.resume_reading()
+
+    def _pause(self) -> None:
+        if not self._paused:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def _resume(self) -> None:
+        if self._paused and not self._closed:
+            self._paused = False
+            if self._held is None:
+                self._transport.resume_reading()
+
+    def _too_fast(self) -> None:
+        # The client waits until the wheel has turned: the kernel's buffers push back on it.
+        self._pause()
+        self._desk.wheel.add(self, self._desk.wheel.now)
+
+    def settled(self, ticket: Ticket, event: stomp.Send, outcome: Appended | PostroomError) -> None:
+        """A durable SEND is stored, or it is not."""
+        if isinstance(outcome, Appended):
+            ticket.settle()
+        else:
+            ticket.refuse()
+            self._refuse(outcome, event)
+        if self._paused and self._session is not None:
+            if len(self._session.receipts) <= self._desk.limits.pending_appends >> 1:
+                self._resume()
+
+    # ── proof of receipt ──────────────────────────────────────────────────────────────────────────────
+
+    def _probe(self) -> None:
+        session = self._session
+        if session is None or self._closed:
+            return
+        if session.prober is None:
+            session.prober = subscribing.new_prober()
+        prober = session.prober
+        if prober.outstanding is not None:
+            return
+        marks = session.unproven()
+        if not marks:
+            return
+        if not self._transport.probe(prober.begin(marks, self._desk.wheel.now)):
+            prober.outstanding = None
+            for follower, through in marks:
+                prober.wait_for_frames(follower, through, self._frames)
+
+    def _prove(self, marks: list[tuple[Follower, int]]) -> None:
+        for follower, through in marks:
+            proven = follower.window.prove(through)
+            if proven is not None:
+                self._desk.mailbox.confirm(follower, proven)
+
+    # ── time ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def check(self, now: float) -> float | None:
+        """Look at the deadlines: CONNECT, heart-beats both ways, probes, credentials."""
+        desk, session = self._desk, self._session
+        if self._closed:
+            return None
+        if session is None:
+            if now - self._opened >= desk.limits.connect_seconds:
+                self.fail(f"no CONNECT within {desk.limits.connect_seconds:g} s", code=_POLICY)
+                return None
+            return self._opened + desk.limits.connect_seconds
+        if self._paused and len(session.receipts) <= desk.limits.pending_appends >> 1:
+            self._resume()
+        if self._frames != self._heard:
+            self._heard, self._last_heard = self._frames, now
+        expires = session.principal.expires_at
+        if expires is not None and desk.clock.wall() >= expires:
+            self.fail("your credentials have expired", code=_POLICY)
+            return None
+        dues = [self._check_probe(session, now)]
+        send_ms, receive_ms = self._stomp.heart_beat
+        if receive_ms:
+            silence = receive_ms / 1000 * _SILENCE_FACTOR
+            if now - self._last_heard >= silence:
+                self.fail(f"nothing heard from you for {silence:g} s", code=_POLICY)
+                return None
+            dues.append(self._last_heard + silence)
+        if send_ms:
+            if self.outbox.writes == self._written:
+                self._put(b"\n")
+            self._written = self.outbox.writes
+            dues.append(now + send_ms / 2000)
+        if expires is not None:
+            dues.append(now + max(0.0, expires - desk.clock.wall()))
+        return min(dues)
+
+    def _check_probe(self, session: Session, now: float) -> float:
+        limits = self._desk.limits
+        prober = session.prober
+        if prober is not None and prober.outstanding is not None:
+            if now - prober.since >= limits.probe_seconds:
+                _log.info("a client does not answer", session=self._name, seconds=limits.probe_seconds)
+                self._abort()
+            return prober.since + limits.probe_seconds
+        if now - self._last_heard >= limits.idle_probe_seconds:
+            # Nobody promised heart-beats: a probe tells whether there is still somebody.
+            if session.prober is None:
+                session.prober = subscribing.new_prober()
+            if not self._transport.probe(session.prober.begin([], now)):
+                session.prober.outstanding = None
+                return now + limits.idle_probe_seconds
+            return now + limits.probe_seconds
+        return self._last_heard + limits.idle_probe_seconds
+
+    # ── what the client is told ───────────────────────────────────────────────────────────────────────
+
+    def _put(self, frame: bytes) -> None:
+        self.outbox.put(self._transport.framing(frame))
+
+    def _send_receipt(self, receipt: str, headers: dict[str, str] | None) -> None:
+        if headers is None:
+            self._put(self._stomp.receipt(receipt))
+        else:
+            self._put(stomp.encode_frame(self._stomp.version, "RECEIPT", {"receipt-id": receipt, **headers}))
+
+    def _refuse(self, error: PostroomError, event: object) -> None:
+        """Say on the session's error queue what is refused, and why; no receipt, no close."""
+        self._desk.metrics.refused += 1
+        session = self._session
+        code = "store-unavailable" if isinstance(error, StoreUnavailable) else getattr(error, "code", "refused")
+        _log.info("refused", session=self._name, code=code, reason=str(error))
+        if session is not None:
+            subscribing.report(self._desk, session, code, str(error), event)
+
+    def fail(
+        self,
+        summary: str,
+        *,
+        receipt: str | None = None,
+        detail: str = "",
+        code: int = _PROTOCOL,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """ERROR with `summary`, then the close."""
+        if not self._closed:
+            _log.info("closing a session", session=self._name, reason=summary)
+            self._put(self._stomp.error(summary, receipt, detail))
+            self.close(code, summary)
+
+    def close(self, code: int = _NORMAL, reason: str = "") -> None:
+        """Write what waits, say goodbye, and end."""
+        if not self._closed:
+            self.outbox.close()
+            self._transport.close(code, reason)
+            self._leave()
+
+    def _abort(self) -> None:
+        if not self._closed:
+            self._transport.abort()
+            self._leave()
+
+    def _overflowed(self) -> None:
+        self._desk.metrics.slow_consumers_cut += 1
+        _log.warning("a client reads too slowly and is cut", session=self._name)
+        self._abort()
+
+    def _leave(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        desk, session = self._desk, self._session
+        self.outbox.drop()
+        desk.wheel.discard(self)
+        desk.open.discard(self)
+        self._handshake = None
+        if session is not None:
+            desk.hub.leave(session.principal.name, self)
+            for entry in session.entries.values():
+                subscribing.leave(desk, entry)
+            session.entries.clear()
+
+    # ── small things ──────────────────────────────────────────────────────────────────────────────────
+
+    def _present(self) -> Session:
+        assert self._session is not None, "the STOMP connection lets nothing pass before CONNECT"
+        return self._session
+
+    @property
+    def _name(self) -> str:
+        return self._session.id[:8] if self._session is not None else "-"
+
+    @property
+    def principal(self) -> Principal | None:
+        """Who this is, once it has authenticated."""
+        return self._session.principal if self._session is not None else None
+
+    @property
+    def settled_all(self) -> bool:
+        """Whether nothing of this client waits for the store."""
+        return self._session is None or not len(self._session.receipts)
+
+    _ON: ClassVar[dict[type, Callable[["Gateway", Any], None]]] = {
+        stomp.Send: _send,
+        stomp.Subscribe: _subscribe,
+        stomp.Unsubscribe: _unsubscribe,
+        stomp.Ack: _ack,
+        stomp.Nack: _ack,
+        stomp.Done: _done,
+        stomp.Commit: _commit,
+        stomp.Connect: _connect,
+        stomp.Disconnect: _disconnect,
+        stomp.Violation: _violation,
+    }
+
+
+class _Pending:
+    """A durable SEND on its way to the store."""
+
+    __slots__ = ("_commit", "_event", "_gateway", "_ticket")
+
+    def __init__(self, gateway: Gateway, event: stomp.Send, ticket: Ticket, commit: "_Commit | None") -> None:
+        self._gateway = gateway
+        self._event = event
+        self._ticket = ticket
+        self._commit = commit
+        if commit is not None:
+            commit.open += 1
+
+    def __call__(self, outcome: Appended | PostroomError) -> None:
+        self._gateway.settled(self._ticket, self._event, outcome)
+        if self._commit is not None:
+            self._commit.part(outcome)
+
+
+class _Commit:
+    """A transaction whose SENDs are being stored: its receipt leaves when all of them are."""
+
+    __slots__ = ("failed", "open", "ticket")
+
+    def __init__(self) -> None:
+        self.open = 0
+        self.failed = False
+        self.ticket: Ticket | None = None
+
+    def part(self, outcome: Appended | PostroomError) -> None:
+        self.open -= 1
+        self.failed = self.failed or not isinstance(outcome, Appended)
+        self.settle()
+
+    def settle(self) -> None:
+        if self.ticket is not None and self.open == 0:
+            if self.failed:
+                self.ticket.refuse()
+            else:
+                self.ticket.settle()
+
+
+def _device(headers: Mapping[str, str]) -> str | None:
+    device = headers.get("device")
+    if device is None:
+        return None
+    if not 0 < len(device) <= _MAX_DEVICE or not device.isprintable():
+        raise ProtocolViolation(f"a device name has 1 to {_MAX_DEVICE} printable characters")
+    return device
+
+
+def _ignore(outcome: object) -> None:
+    """A transient message has no outcome to wait for."""

@@ -1,0 +1,6 @@
+"""Logs at work: appends, followers, confirms and pulls. Log first, tell second."""
+
+from postroom.mailbox.appender import Stored
+from postroom.mailbox.mailbox import Flow, Mailbox, Spawn
+
+__all__ = ["Flow", "Mailbox", "Spawn", "Stored"]

@@ -1,0 +1,90 @@
+"""The node's one appender: batches in order, each as large as what came while the last one was stored."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import structlog
+
+from postroom.errors import PostroomError, StoreUnavailable
+from postroom.metrics import Metrics
+from postroom.store.base import Append, Appended, LogStore
+
+_log = structlog.get_logger("postroom.mailbox")
+
+Stored = Callable[[Appended | PostroomError], None]
+"""Told, on the loop, what became of an append."""
+
+_MAX_BATCH: Final = 4096
+
+
+class Appender:
+    """Appends to the store, first come, first stored.
+
+    `appended` is called for each message that was stored, before the sender's own `Stored`.
+    """
+
+    def __init__(self, logs: LogStore, metrics: Metrics, appended: Callable[[Append, Appended], None]) -> None:
+        self._logs = logs
+        self._metrics = metrics
+        self._appended = appended
+        self._waiting: list[tuple[Append, Stored]] = []
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.available = True
+
+    @property
+    def waiting(self) -> int:
+        """How many appends wait for the store's last batch to end."""
+        return len(self._waiting)
+
+    def append(self, item: Append, stored: Stored) -> None:
+        """Append `item` after all that was handed in before it."""
+        self._waiting.append((item, stored))
+        if len(self._waiting) == 1:
+            self._idle.clear()
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Append what waits, batch after batch, for as long as the node lives."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._waiting:
+                # Until this batch's outcome is known the next one waits: that keeps every log in order.
+                batch, self._waiting = self._waiting[:_MAX_BATCH], self._waiting[_MAX_BATCH:]
+                await self._append(batch)
+            self._idle.set()
+
+    async def flush(self) -> None:
+        """Return once every append handed in so far has its outcome."""
+        await self._idle.wait()
+
+    async def _append(self, batch: Sequence[tuple[Append, Stored]]) -> None:
+        try:
+            outcomes = await self._logs.append([item for item, _ in batch])
+        except StoreUnavailable as error:
+            self._unavailable(error)
+            for _, stored in batch:
+                stored(error)
+            return
+        if not self.available:
+            _log.warning("the store is back: durable messages are accepted again")
+            self.available = True
+        kept = 0
+        for (item, stored), outcome in zip(batch, outcomes, strict=True):
+            if isinstance(outcome, Appended):
+                if outcome.duplicate:
+                    self._metrics.duplicates += 1
+                else:
+                    kept += 1
+                    self._appended(item, outcome)
+            stored(outcome)
+        self._metrics.appended += kept
+
+    def _unavailable(self, error: StoreUnavailable) -> None:
+        self._metrics.store_failures += 1
+        if self.available:
+            _log.error("the store is unavailable: durable messages are refused", reason=str(error))
+        self.available = False

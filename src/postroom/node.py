@@ -1,0 +1,269 @@
+"""The composition root: opens the store, builds the parts, starts, drains and stops them."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from types import TracebackType
+from typing import Any, Final, Self
+
+import structlog
+
+from postroom import stomp
+from postroom.auth import Authentication
+from postroom.channel import ChannelRegistry
+from postroom.clock import Clock, SystemClock
+from postroom.config import Settings
+from postroom.destination import Destinations, UserQueue
+from postroom.errors import AuthenticationFailed, HandshakeRefused, PostroomError, StoreUnavailable
+from postroom.gateway import Desk, Gateway, Limits
+from postroom.handlers import Handlers
+from postroom.hub import Hub
+from postroom.identity import UserName
+from postroom.mailbox import Flow, Mailbox
+from postroom.message import Message, StoredMessage
+from postroom.metrics import Metrics
+from postroom.outbox import Flusher
+from postroom.position import LogKey
+from postroom.router import Router
+from postroom.store import open_store
+from postroom.store.base import Appended, Store
+from postroom.transport.base import Endpoint, Handshake, Receiver, Transport
+from postroom.transport.origin import origin_allowed
+from postroom.wheel import Wheel
+
+_log = structlog.get_logger("postroom.node")
+
+_HOUSEKEEPING_SECONDS: Final = 5.0
+_SERVICE_RESTART: Final = 1012
+
+
+class Node:
+    """One server process. Opened as a context manager; `accept` and `check` serve its WebSocket endpoints.
+
+    Its background tasks live in a task group: the death of one ends the node, loudly.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        authentication: Authentication,
+        *,
+        handlers: Handlers | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._settings = settings
+        self._authentication = authentication
+        self._handlers = handlers if handlers is not None else Handlers()
+        self._clock = clock if clock is not None else SystemClock()
+        self._stack = AsyncExitStack()
+        self._tasks = asyncio.TaskGroup()
+        self._running: list[asyncio.Task[None]] = []
+        self._addresses: Counter[str] = Counter()
+        self._draining = False
+        self._store: Store = open_store(settings.store)
+        self.metrics = Metrics()
+        self.channels = ChannelRegistry(settings.channels)
+        self.hub: Hub[Gateway] = Hub()
+
+    async def __aenter__(self) -> Self:
+        """Open the store, then start. Raises StoreUnavailable with a sentence for the operator."""
+        await self._stack.__aenter__()
+        try:
+            await self._stack.enter_async_context(self._store)
+            await self._stack.enter_async_context(self._tasks)
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        self._build()
+        for work, name in (
+            (self.mailbox.run(), "appender"),
+            (self._wheel.run(), "wheel"),
+            (self._housekeeping(), "housekeeping"),
+        ):
+            self._running.append(self._tasks.create_task(work, name=name))
+        if not self._store.durable:
+            _log.warning("the store keeps nothing: accepted messages are lost when this process ends")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Finish what was accepted, then stop."""
+        for gateway in list(self._desk.open):
+            gateway.close(_SERVICE_RESTART, "the server is going away")
+        if kind is None:
+            await self.mailbox.flush()
+        for task in self._running:
+            task.cancel()
+        await self._stack.__aexit__(kind, error, trace)
+
+    def _build(self) -> None:
+        settings, metrics = self._settings, self.metrics
+        flow = settings.delivery
+        self.mailbox = Mailbox(
+            self._store,
+            flow=Flow(
+                page_messages=flow.page_messages,
+                confirm_seconds=flow.confirm_seconds,
+                confirm_batch=flow.confirm_batch,
+            ),
+            metrics=metrics,
+            clock=self._clock,
+            spawn=self._spawn,
+        )
+        destinations = Destinations(settings.prefixes)
+        self.router = Router(destinations, self.channels, self.hub, self.mailbox, metrics)
+        self._wheel = Wheel(self._clock)
+        self._desk = Desk(
+            name=f"postroom/{settings.node_id}",
+            hub=self.hub,
+            router=self.router,
+            mailbox=self.mailbox,
+            destinations=destinations,
+            channels=self.channels,
+            handlers=self._handlers,
+            authentication=self._authentication,
+            flusher=Flusher(asyncio.get_running_loop()),
+            wheel=self._wheel,
+            clock=self._clock,
+            metrics=metrics,
+            limits=_limits(settings),
+            spawn=self._spawn,
+        )
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        self._tasks.create_task(self._guarded(work))
+
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        # One subscription's trouble is not the node's: it is logged, and the session goes on or is closed.
+        try:
+            await work
+        except Exception:
+            _log.exception("work for a session failed")
+
+    async def _housekeeping(self) -> None:
+        while True:
+            await asyncio.sleep(_HOUSEKEEPING_SECONDS * random.uniform(0.8, 1.2))
+            try:
+                while await self._store.sweep():
+                    await asyncio.sleep(0.05)
+            except StoreUnavailable as error:
+                self.metrics.store_failures += 1
+                _log.warning("the store could not be swept", reason=str(error))
+
+    # ── the door ──────────────────────────────────────────────────────────────────────────────────────
+
+    def endpoint(self) -> Endpoint:
+        """What is served at a WebSocket path that speaks STOMP."""
+        return Endpoint(accept=self.accept, check=self.check, subprotocols=stomp.SUBPROTOCOLS)
+
+    def check(self, handshake: Handshake) -> None:
+        """Whether this client may come in. Raises HandshakeRefused."""
+        limits = self._settings.limits
+        try:
+            if self._draining:
+                raise HandshakeRefused(503, "the server is going away; connect again")
+            if not origin_allowed(handshake, self._settings.origins):
+                raise HandshakeRefused(403, "this origin is not allowed")
+            if len(self._desk.open) >= limits.sessions:
+                raise HandshakeRefused(503, "the server is full")
+            if self._addresses[handshake.peer_address] >= limits.sessions_per_address:
+                raise HandshakeRefused(429, "too many connections from your address")
+            try:
+                self._authentication.at_handshake(handshake)
+            except AuthenticationFailed as error:
+                self.metrics.authentication_failures += 1
+                raise HandshakeRefused(401, str(error)) from error
+        except HandshakeRefused:
+            self.metrics.connections_refused += 1
+            raise
+
+    def accept(self, handshake: Handshake, transport: Transport) -> Receiver:
+        """Take a new pipe."""
+        return Gateway(self._desk, handshake, transport)
+
+    # ── for the application ───────────────────────────────────────────────────────────────────────────
+
+    async def send_to_user(
+        self, user: UserName, name: str, body: bytes, *, sender: UserName | None, headers: Mapping[str, str]
+    ) -> None:
+        """Send `body` to `name` (`/topic/reply`) of `user`; stored on return where its channel is durable.
+
+        Raises Refused, or StoreUnavailable.
+        """
+        route = self.router.route_of(UserQueue(user, name))
+        told = dict(headers) if sender is None else {**headers, "sender": sender}
+        outcome: asyncio.Future[Appended | PostroomError] = asyncio.get_running_loop().create_future()
+        message_id = self._desk.message_id() if route.log is None else ""
+        message = Message(route.destination, sender, told, body, message_id)
+        if not self.router.route(route, message, outcome.set_result):
+            answer = await asyncio.shield(outcome)
+            if not isinstance(answer, Appended):
+                raise answer
+
+    def pull(self, user: UserName, name: str) -> AbstractAsyncContextManager[Sequence[StoredMessage]]:
+        """What waits in the user's mailbox; see `Mailbox.pull`."""
+        return self.mailbox.pull(LogKey(user, name))
+
+    def reasons_not_ready(self) -> list[str]:
+        """Why this node should get no new clients; empty where it should."""
+        reasons = []
+        if self._draining:
+            reasons.append("draining")
+        if not self.mailbox.available:
+            reasons.append("the store is unavailable")
+        return reasons
+
+    def gauges(self) -> Mapping[str, float]:
+        """What there is now."""
+        return {
+            "connections": len(self._desk.open),
+            "sessions": self.hub.session_count,
+            "users": len(self.hub.users),
+            "subscriptions": self.hub.subscriptions,
+            "appends_waiting": self.mailbox.waiting,
+        }
+
+    # ── the end ───────────────────────────────────────────────────────────────────────────────────────
+
+    async def drain(self) -> None:
+        """Let nobody new in, and move the clients away with 1012, spread over the drain time."""
+        self._draining = True
+        await self.mailbox.flush()
+        gateways = list(self._desk.open)
+        random.shuffle(gateways)
+        if gateways:
+            _log.info("draining", clients=len(gateways), seconds=self._settings.drain_seconds)
+        pause = self._settings.drain_seconds / max(1, len(gateways))
+        owed = 0.0
+        for gateway in gateways:
+            gateway.close(_SERVICE_RESTART, "the server is going away; connect again")
+            owed += pause * random.uniform(0.5, 1.5)
+            if owed > 0.01:
+                await asyncio.sleep(owed)
+                owed = 0.0
+        await self.mailbox.flush()
+
+
+def _limits(settings: Settings) -> Limits:
+    limits, delivery = settings.limits, settings.delivery
+    return Limits(
+        stomp=stomp.Limits(
+            max_headers=limits.max_headers,
+            max_header_bytes=limits.max_header_bytes,
+            max_body_bytes=limits.max_message_bytes,
+        ),
+        heart_beat=(settings.heart_beat.send_ms, settings.heart_beat.receive_ms),
+        subscriptions=limits.subscriptions_per_session,
+        sessions_per_user=limits.sessions_per_user,
+        frames_per_second=limits.frames_per_second,
+        connect_seconds=limits.connect_seconds,
+        write_buffer_bytes=limits.write_buffer_bytes,
+        pending_appends=limits.pending_appends,
+        transactions=limits.transactions,
+        in_flight_messages=delivery.max_in_flight_messages,
+        in_flight_bytes=delivery.max_in_flight_bytes,
+        probe_seconds=delivery.probe_timeout_seconds,
+    )

@@ -1,0 +1,200 @@
+"""One subscription: what of it hub and mailbox need, how its frames are encoded, and what it has in flight."""
+
+from collections.abc import Callable, Hashable, Mapping
+from typing import Protocol
+
+from postroom.delivery.tail import Tail
+from postroom.delivery.window import AckMode, Window
+from postroom.destination import Destination, Topic
+from postroom.message import Message, StoredMessage
+from postroom.outbox import Outbox
+from postroom.position import Head, LogKey, Position
+from postroom.stomp import encode_message
+from postroom.stomp.frame import Version
+from postroom.transport.base import Framing
+
+
+class Subscriber(Protocol):
+    """What the hub needs of a subscription. It knows no session and no transport."""
+
+    @property
+    def encoding(self) -> Hashable:
+        """Equal keys, equal frames: a message is encoded once for all subscribers with the same key."""
+        ...
+
+    def encode(self, message: Message) -> bytes:
+        """The bytes for the wire."""
+        ...
+
+    @property
+    def put(self) -> Callable[[bytes], None]:
+        """Takes what `encode` made, or that of an equal subscriber, into the outbox; never blocks."""
+        ...
+
+
+class Subscription:
+    """A STOMP subscription of one session.
+
+    `destination` is as the client wrote it: MESSAGE frames of user destinations carry it back. `anonymous`
+    subscriptions (STOMP 1.0, without an id) put no `subscription` header.
+    """
+
+    __slots__ = (
+        "_anonymous",
+        "_destination",
+        "_framing",
+        "_version",
+        "ack",
+        "encoding",
+        "id",
+        "put",
+        "target",
+    )
+
+    def __init__(
+        self,
+        id: str,
+        destination: str,
+        target: Destination,
+        *,
+        ack: AckMode,
+        version: Version,
+        framing: Framing,
+        outbox: Outbox,
+        anonymous: bool = False,
+    ) -> None:
+        self.id = id
+        self.target = target
+        self.ack = ack
+        self._destination = None if isinstance(target, Topic) else destination
+        self._version = version
+        self._framing = framing
+        self._anonymous = anonymous
+        self.put: Callable[[bytes], None] = outbox.put
+        self.encoding: Hashable = (id, self._destination, version, framing, ack == "auto")
+
+    def encode(self, message: Message) -> bytes:
+        """The MESSAGE frame of a transient message."""
+        return self._encode(message, message.id, message.headers)
+
+    def encode_stored(
+        self, stored: StoredMessage, *, redelivered: bool = False, skipped: int = 0, extra: Mapping[str, str] = {}
+    ) -> bytes:
+        """The MESSAGE frame of a stored message: `offset`, `epoch` and `previous` tell its place in the log.
+
+        `redelivered` means that it may have been seen; `skipped` counts what was dropped before it.
+        """
+        message, position = stored.message, stored.position
+        headers = {
+            **message.headers,
+            "epoch": str(position.epoch),
+            "offset": str(position.offset),
+            "previous": str(stored.previous),
+        }
+        if redelivered:
+            headers["redelivered"] = "true"
+        if skipped:
+            headers["skipped"] = str(skipped)
+        if extra:
+            headers.update(extra)
+        return self._encode(message, f"{position.epoch}-{position.offset}", headers)
+
+    def _encode(self, message: Message, message_id: str, headers: Mapping[str, str]) -> bytes:
+        return self._framing(
+            encode_message(
+                self._version,
+                "" if self._anonymous else self.id,
+                self._destination or message.destination.name,
+                message_id,
+                headers,
+                message.body,
+                None if self.ack == "auto" else f"{message_id}@{self.id}",
+            )
+        )
+
+
+class Follower:
+    """A subscription's place in a log: the tail that it follows, and the window of what is not confirmed.
+
+    `owner` names the cursor. None follows without one: a topic's history, whose client keeps its position and
+    may name it (`after`); `recovered` and `head` then tell what came of that.
+    """
+
+    __slots__ = (
+        "_told",
+        "after",
+        "attempted",
+        "closed",
+        "head",
+        "log",
+        "outbox",
+        "owner",
+        "persisted",
+        "proof_handled",
+        "recovered",
+        "refusals",
+        "subscription",
+        "tail",
+        "window",
+    )
+
+    def __init__(
+        self,
+        subscription: Subscription,
+        log: LogKey,
+        owner: str | None,
+        *,
+        window: Window,
+        outbox: Outbox,
+        after: Position | None = None,
+        proof_handled: bool = False,
+    ) -> None:
+        self.subscription = subscription
+        self.log = log
+        self.owner = owner
+        self.window = window
+        self.outbox = outbox
+        self.after = after
+        self.proof_handled = proof_handled
+        self.tail = Tail()
+        self.attempted = 0  # as the store had it when this follower began
+        self.persisted = 0
+        self.closed = False
+        self.recovered: bool | None = None
+        self.head: Head | None = None
+        self.refusals: dict[int, int] | None = None
+        self._told = False
+
+    @property
+    def room(self) -> int:
+        """How many more messages may be sent now."""
+        return 0 if self.outbox.crowded else self.window.room
+
+    def send(self, stored: StoredMessage, *, redelivered: bool = False, skipped: int = 0) -> None:
+        """Put the MESSAGE frame into the outbox, and count it as in flight where a cursor waits for proof."""
+        extra: dict[str, str] = {}
+        if self.recovered is not None and not self._told:
+            self._told = True
+            extra["recovered"] = "true" if self.recovered else "false"
+        frame = self.subscription.encode_stored(stored, redelivered=redelivered, skipped=skipped, extra=extra)
+        self.subscription.put(frame)
+        if self.owner is not None:
+            self.window.sent(stored)
+
+    def send_shared(self, stored: StoredMessage, frames: dict[Hashable, bytes]) -> None:
+        """As `send`, live: `frames` keeps what was encoded for equal subscriptions of the same message."""
+        if self.recovered is not None and not self._told:
+            self.send(stored)
+            return
+        subscription = self.subscription
+        frame = frames.get(subscription.encoding)
+        if frame is None:
+            frame = subscription.encode_stored(stored)
+            frames[subscription.encoding] = frame
+        subscription.put(frame)
+        if self.owner is not None:
+            self.window.sent(stored)
+
+    def repeat(self, stored: StoredMessage) -> None:
+        """Send once more what is in flight already."""
+        self.subscription.put(self.subscription.encode_stored(stored, redelivered=True))
