@@ -167,6 +167,10 @@ class Pattern:
             return text == self.text
         return _match_segments(self._segments, text.split("/"))
 
+    def overlaps(self, other: "Pattern") -> bool:
+        """Whether some destination could match both. It errs to yes where segments are only partly wild."""
+        return _overlap(self._segments, other._segments)
+
     def variables(self, text: str) -> dict[str, str] | None:
         """The segments that `{x}` stands for, by name; None where `text` does not match."""
         if not self.matches(text):
@@ -199,6 +203,26 @@ def _match_segments(pattern: list[tuple[str, bool]], text: list[str]) -> bool:
         else:
             return False
     return all(part == "**" for part, _ in pattern[at:])
+
+
+def _overlap(left: list[tuple[str, bool]], right: list[tuple[str, bool]]) -> bool:
+    """Two patterns as automata, advanced side by side: a table of which pairs of rests can meet."""
+    meets = [[False] * (len(right) + 1) for _ in range(len(left) + 1)]
+    for at in range(len(left), -1, -1):
+        for to in range(len(right), -1, -1):
+            a = left[at][0] if at < len(left) else None
+            b = right[to][0] if to < len(right) else None
+            if a is None and b is None:
+                meets[at][to] = True
+            elif a == "**" or b == "**":
+                meets[at][to] = (a is not None and meets[at + 1][to]) if a == "**" else False
+                meets[at][to] |= (b is not None and meets[at][to + 1]) if b == "**" else False
+                if a is not None and b is not None:
+                    meets[at][to] |= meets[at + 1][to] if b == "**" else meets[at][to + 1]
+            elif a is not None and b is not None:
+                wild = left[at][1] or right[to][1]
+                meets[at][to] = (wild or a == b) and meets[at + 1][to + 1]
+    return meets[0][0]
 
 
 def _match_one(pattern: str, wild: bool, text: str) -> bool:
