@@ -64,9 +64,10 @@ class Tail:
             self._heard = offset
         if self._fetching:
             return None
-        if ready and stored.previous == self._sent and position.epoch == self._epoch:
+        if ready and stored.previous == self._sent and (position.epoch == self._epoch or not self._epoch):
             self._sent = offset
             self._number = stored.number
+            self._epoch = position.epoch  # known to be the log's, or the log was empty until now
             return Deliver(stored)
         return self.resume()
 
