@@ -69,3 +69,85 @@ def load(name: str) -> Postroom:
 
 Routes = Callable[[Node], Sequence[BaseRoute]]
 """More HTTP routes, made once the node is open."""
+
+
+def serve(
+    settings: Settings,
+    application: str | None = None,
+    *,
+    authentication: Authentication | None = None,
+    routes: Routes | None = None,
+) -> None:
+    """Run a node until SIGTERM or SIGINT, then drain it. Blocks.
+
+    Raises ConfigurationError, StoreUnavailable, or OSError where the port cannot be had.
+    """
+    app = load(application) if application is not None else Postroom()
+    loop_factory = _loop_factory()
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(_serve(settings, app, authentication, routes))
+
+
+async def _serve(
+    settings: Settings, app: Postroom, authentication: Authentication | None, routes: Routes | None
+) -> None:
+    if app.channels:
+        settings = structs.replace(settings, channels=(*settings.channels, *app.channels))
+    who = authentication if authentication is not None else authentication_of(settings)
+    async with Node(settings, who, handlers=app.handlers) as node:
+        sockets = [_bind(settings.host, settings.port)]
+        _log.info(
+            "serving",
+            url=f"http://{settings.host}:{sockets[0].getsockname()[1]}",
+            stomp=settings.endpoints.stomp,
+            sockjs=settings.endpoints.sockjs,
+            store=settings.store,
+        )
+        await _Server(_uvicorn_config(settings, node, routes), node).serve(sockets=sockets)
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if sys.platform != "win32":
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((host, port))
+    except OSError as error:
+        bound.close()
+        raise OSError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+    bound.set_inheritable(False)
+    return bound
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, but it drains the node before it stops, and leaves the process's end to the caller."""
+
+    def __init__(self, config: uvicorn.Config, node: Node) -> None:
+        super().__init__(config)
+        self._node = node
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Stop at SIGINT and SIGTERM. uvicorn's own would raise them again before the node is closed."""
+        stop = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in stop.items():
+                signal.signal(number, handler)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let nobody new in, move the clients away, then stop."""
+        for server in self.servers:
+            server.close()
+        await self._node.drain()
+        await super().shutdown(sockets)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:  # Windows
+        return None
+    return uvloop.new_event_loop

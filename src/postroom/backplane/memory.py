@@ -1,0 +1,57 @@
+"""The backplane inside one process: nodes that name the same URL hear one another."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import ClassVar
+
+from postroom.backplane.base import Subject, Traits
+from postroom.errors import BackplaneUnavailable
+
+_MAX_WAITING = 100_000
+
+
+class MemoryBackplane:
+    """For tests, and for several nodes in one process. `url` is `memory:` or `memory:name`."""
+
+    traits = Traits(max_payload_bytes=1 << 30, keeps_order_across_reconnect=True, survives_restart=False)
+    _meshes: ClassVar[dict[str, set["MemoryBackplane"]]] = {}
+
+    def __init__(self, url: str = "memory:") -> None:
+        self._url = url
+        self._subjects: set[Subject] = set()
+        self._waiting: deque[tuple[Subject, bytes]] = deque()
+        self._wake = asyncio.Event()
+
+    async def run(self, received: Callable[[Subject, bytes], None], interrupted: Callable[[], None]) -> None:
+        """Receive until cancelled."""
+        mesh = self._meshes.setdefault(self._url, set())
+        mesh.add(self)
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                while self._waiting:
+                    received(*self._waiting.popleft())
+        finally:
+            mesh.discard(self)
+            if not mesh:
+                self._meshes.pop(self._url, None)
+
+    async def subscribe(self, subject: Subject) -> None:
+        """Return once the subscription is in force."""
+        self._subjects.add(subject)
+
+    async def unsubscribe(self, subject: Subject) -> None:
+        """Return once nothing more of `subject` will be handed over."""
+        self._subjects.discard(subject)
+        self._waiting = deque(entry for entry in self._waiting if entry[0] != subject)
+
+    async def publish(self, subject: Subject, payload: bytes) -> None:
+        """Send to whoever is subscribed, oneself included. Raises BackplaneUnavailable where one is far behind."""
+        for peer in self._meshes.get(self._url, ()):
+            if subject in peer._subjects:
+                if len(peer._waiting) >= _MAX_WAITING:
+                    raise BackplaneUnavailable("a node does not take what is published to it")
+                peer._waiting.append((subject, payload))
+                peer._wake.set()

@@ -1,0 +1,249 @@
+"""Bytes to frames and back: incremental, bounded, and quick for the usual message that is one whole frame."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from msgspec import Struct
+
+from postroom.errors import LimitExceeded, MalformedFrame, ProtocolViolation
+from postroom.stomp.frame import UNESCAPED, Frame, Version, escape, unescape
+
+_NUL: Final = b"\x00"
+_MAX_COMMAND: Final = 32
+_CR_LF: Final = b"\r\n"
+
+
+class Limits(Struct, frozen=True):
+    """What one frame may measure. A header line counts name, colon and value."""
+
+    max_headers: int = 64
+    max_header_bytes: int = 8192
+    max_body_bytes: int = 262_144
+
+    @property
+    def max_head_bytes(self) -> int:
+        """The command and all header lines."""
+        return _MAX_COMMAND + self.max_headers * (self.max_header_bytes + 1)
+
+
+class Decoder:
+    """Takes bytes as they come, gives whole frames.
+
+    Line ends may be LF or CR LF in every version. `append_missing_nul` lets the end of each `feed` complete a
+    frame whose NUL is missing (some clients cut it off). After a violation nothing more is decoded.
+    """
+
+    __slots__ = ("_append_missing_nul", "_body", "_buffer", "_head", "_limits", "_scanned", "heartbeats", "version")
+
+    def __init__(self, limits: Limits, *, append_missing_nul: bool = False) -> None:
+        self._limits = limits
+        self._append_missing_nul = append_missing_nul
+        self._buffer = bytearray()
+        self._scanned = 0  # how much of the buffer was searched in vain
+        self._head: Frame | None = None  # decoded, its body still coming
+        self._body: int | None = None  # its length, if announced
+        self.version: Version = "1.2"
+        self.heartbeats = 0
+
+    def feed(self, data: bytes) -> list[Frame | ProtocolViolation]:
+        """The frames that `data` completes, in order. A violation is the last item."""
+        if not self._buffer and self._head is None and data[-1:] == _NUL:
+            # The usual message: one frame, nothing before, nothing behind.
+            head, gap, body = data.partition(b"\n\n")
+            if gap and head[:1] > b"\r" and len(head) < 1024 and body.find(_NUL) == len(body) - 1 and b"\r" not in head:
+                try:
+                    frame = self._decode_head(head)
+                    length = frame.headers.get("content-length")
+                    body = body[:-1]
+                    if length is None or length == str(len(body)):
+                        self._check_body(len(body))
+                        frame.body = body
+                        return [frame]
+                except ProtocolViolation as violation:
+                    return [violation]
+        return self._feed(data)
+
+    def _feed(self, data: bytes) -> list[Frame | ProtocolViolation]:
+        out: list[Frame | ProtocolViolation] = []
+        self._buffer += data
+        try:
+            while (frame := self._next()) is not None:
+                out.append(frame)
+            if self._append_missing_nul and (frame := self._completed()) is not None:
+                out.append(frame)
+        except ProtocolViolation as violation:
+            out.append(violation)
+        return out
+
+    def _next(self) -> Frame | None:
+        if self._head is None and not self._read_head():
+            return None
+        return self._read_body()
+
+    def _read_head(self) -> bool:
+        buffer = self._buffer
+        skip = 0
+        while skip < len(buffer) and buffer[skip] in _CR_LF:
+            self.heartbeats += buffer[skip] == 10
+            skip += 1
+        if skip:
+            del buffer[:skip]
+            self._scanned = 0
+        end, width = self._end_of_head()
+        if end < 0:
+            self._check_head()
+            self._scanned = max(0, len(buffer) - 3)
+            return False
+        head = bytes(buffer[:end])
+        if len(head) > self._limits.max_head_bytes:
+            raise LimitExceeded(f"the headers are over {self._limits.max_head_bytes} bytes")
+        del buffer[: end + width]
+        self._scanned = 0
+        self._head = self._decode_head(head.replace(b"\r\n", b"\n") if b"\r" in head else head)
+        self._body = self._announced(self._head)
+        return True
+
+    def _end_of_head(self) -> tuple[int, int]:
+        buffer, start = self._buffer, self._scanned
+        plain = buffer.find(b"\n\n", start)
+        windows = buffer.find(b"\n\r\n", start)
+        if plain < 0 or 0 <= windows < plain:
+            if windows < 0:
+                return -1, 0
+            # The CR before the line end belongs to it.
+            return (windows - 1, 4) if windows and buffer[windows - 1] == 13 else (windows, 3)
+        return (plain - 1, 3) if plain and buffer[plain - 1] == 13 else (plain, 2)
+
+    def _check_head(self) -> None:
+        buffer = self._buffer
+        if len(buffer) > self._limits.max_head_bytes:
+            raise LimitExceeded(f"the headers are over {self._limits.max_head_bytes} bytes")
+        if len(buffer) > _MAX_COMMAND and buffer.find(b"\n", 0, _MAX_COMMAND + 2) < 0:
+            raise MalformedFrame("this does not begin with a STOMP command")
+        nul = buffer.find(_NUL, self._scanned)
+        if nul >= 0:
+            raise MalformedFrame("a frame ended within its headers: the empty line is missing")
+        if len(buffer) - (buffer.rfind(b"\n") + 1) > self._limits.max_header_bytes + 1:
+            raise LimitExceeded(f"a header is over {self._limits.max_header_bytes} bytes")
+
+    def _decode_head(self, head: bytes) -> Frame:
+        try:
+            text = head.decode()
+        except UnicodeDecodeError:
+            raise MalformedFrame("the headers are not UTF-8") from None
+        lines = text.split("\n")
+        limits = self._limits
+        if len(lines) > limits.max_headers + 1:
+            raise LimitExceeded(f"a frame has at most {limits.max_headers} headers")
+        command = lines[0]
+        headers: dict[str, str] = {}
+        if "\\" in text or self.version == "1.0" or len(head) > limits.max_header_bytes or "\x00" in text:
+            self._decode_headers_slowly(command, lines, headers)
+            return Frame(command, headers, b"")
+        for line in lines[1:]:
+            name, colon, value = line.partition(":")
+            if not colon:
+                raise MalformedFrame(f"a header has no colon: {line[:80]!r}")
+            if name not in headers:
+                headers[name] = value
+        return Frame(command, headers, b"")
+
+    def _decode_headers_slowly(self, command: str, lines: list[str], headers: dict[str, str]) -> None:
+        plain = command in UNESCAPED or command == "STOMP"
+        for line in lines[1:]:
+            name, colon, value = line.partition(":")
+            if not colon or "\x00" in line:
+                raise MalformedFrame(f"a header has no colon or holds a NUL: {line[:80]!r}")
+            if len(line) > self._limits.max_header_bytes:
+                raise LimitExceeded(f"a header is over {self._limits.max_header_bytes} bytes")
+            if self.version == "1.0":
+                name, value = name.strip(), value.strip()
+            elif not plain:
+                name, value = unescape(name, self.version), unescape(value, self.version)
+            headers.setdefault(name, value)
+
+    def _announced(self, frame: Frame) -> int | None:
+        text = frame.headers.get("content-length")
+        if text is None:
+            return None
+        text = text.strip()
+        if not (text.isascii() and text.isdigit()):
+            raise MalformedFrame(f"content-length is no number: {text[:20]!r}")
+        self._check_body(int(text[:18]))
+        return int(text)
+
+    def _check_body(self, size: int) -> None:
+        if size > self._limits.max_body_bytes:
+            raise LimitExceeded(f"a body has at most {self._limits.max_body_bytes} bytes")
+
+    def _read_body(self) -> Frame | None:
+        buffer, size = self._buffer, self._body
+        if size is None:
+            size = buffer.find(_NUL, self._scanned)
+            if size < 0:
+                self._scanned = len(buffer)
+                self._check_body(len(buffer))
+                return None
+            self._check_body(size)
+        elif len(buffer) <= size:
+            return None
+        elif buffer[size] != 0:
+            raise MalformedFrame("the body is longer than its content-length: a NUL is missing behind it")
+        return self._finish(size, size + 1)
+
+    def _completed(self) -> Frame | None:
+        """What lies there at the end of a message, if only its NUL is missing."""
+        size = len(self._buffer)
+        if self._head is not None and self._body in (None, size):
+            return self._finish(size, size)
+        return None
+
+    def _finish(self, size: int, through: int) -> Frame:
+        frame = self._head
+        assert frame is not None
+        frame.body = bytes(self._buffer[:size])
+        del self._buffer[:through]
+        self._head, self._body, self._scanned = None, None, 0
+        return frame
+
+
+def encode_frame(version: Version, command: str, headers: Mapping[str, str], body: bytes = b"") -> bytes:
+    """A whole frame, headers escaped as `version` says, content-length added where there is a body."""
+    plain = command in UNESCAPED
+    lines = [command]
+    for name, value in headers.items():
+        if plain:
+            value = value.replace("\r", " ").replace("\n", " ")
+            lines.append(f"{name}:{value}")
+        else:
+            lines.append(f"{escape(name, version)}:{escape(value, version)}")
+    if body:
+        lines.append(f"content-length:{len(body)}")
+    return "\n".join(lines).encode() + b"\n\n" + body + _NUL
+
+
+def encode_message(
+    version: Version,
+    subscription: str,
+    destination: str,
+    message_id: str,
+    headers: Mapping[str, str],
+    body: bytes,
+    ack: str | None = None,
+) -> bytes:
+    """A MESSAGE frame. `subscription` is empty where the client named none (1.0); `ack` is for STOMP 1.2."""
+    text = f"destination:{_value(destination, version)}\nmessage-id:{message_id}\n"
+    if subscription:
+        text = f"subscription:{_value(subscription, version)}\n{text}"
+    if ack is not None and version == "1.2":
+        text += f"ack:{_value(ack, version)}\n"
+    for name, value in headers.items():
+        if name.isalnum() and value.isalnum():
+            text += f"{name}:{value}\n"
+        else:
+            text += f"{escape(name, version)}:{escape(value, version)}\n"
+    return f"MESSAGE\n{text}content-length:{len(body)}\n\n".encode() + body + _NUL
+
+
+def _value(text: str, version: Version) -> str:
+    return text if text.isalnum() else escape(text, version)
