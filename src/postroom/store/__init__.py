@@ -1,1 +1,17 @@
-"""The truth: logs, cursors and the directory."""
+"""The truth: logs and cursors. Engines are found by the URL's scheme among the entry points `postroom.stores`."""
+
+from importlib.metadata import entry_points
+
+from postroom.errors import ConfigurationError
+from postroom.store.base import Store
+
+
+def open_store(url: str) -> Store:
+    """The store that `url` names, not yet open. Raises ConfigurationError for a scheme that no engine serves."""
+    scheme = url.partition(":")[0]
+    engines = {entry.name: entry for entry in entry_points(group="postroom.stores")}
+    if ":" not in url or scheme not in engines:
+        known = ", ".join(f"{name}:" for name in sorted(engines))
+        raise ConfigurationError(f"no store serves {url!r}: use one of {known}")
+    store: Store = engines[scheme].load()(url)
+    return store

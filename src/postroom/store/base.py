@@ -35,6 +35,15 @@ class Append(Struct, frozen=True, gc=False):
 
 
 IDEMPOTENCY_SECONDS = 86_400.0
+"""How long an idempotency key is remembered."""
+
+DEVICE_SECONDS = 30 * 86_400.0
+"""How long a device's cursor is kept after it was last asked for."""
+
+
+def message_bytes(message: Message) -> int:
+    """What a message counts against `Retention.max_bytes`: its body and headers."""
+    return len(message.body) + sum(len(name) + len(value) for name, value in message.headers.items())
 
 
 class Appended(Struct, frozen=True, gc=False):

@@ -1,0 +1,194 @@
+"""Logs in memory: for tests, and for nodes that may forget."""
+
+import hashlib
+from bisect import bisect_right
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from postroom.channel import Retention
+from postroom.clock import Clock, SystemClock
+from postroom.errors import KeyReused, MailboxFull, MessageTooLarge, Refused
+from postroom.message import StoredMessage
+from postroom.position import START, Epoch, Head, LogKey, Position
+from postroom.store.base import (
+    DEVICE_SECONDS,
+    IDEMPOTENCY_SECONDS,
+    SHARED,
+    Append,
+    Appended,
+    Confirm,
+    Cursor,
+    Page,
+    message_bytes,
+)
+
+_EPOCH = Epoch(1)
+
+
+class _Log:
+    """One log, oldest first, and what its owners have confirmed."""
+
+    def __init__(self) -> None:
+        self.entries: list[StoredMessage] = []
+        self.bytes = 0
+        self.last = START
+        self.number = 0
+        self.floor = 0
+        self.floor_number = 0
+        self.retention = Retention()
+        self.cursors: dict[str, Cursor] = {}
+        self.seen: dict[str, float] = {}
+
+    @property
+    def head(self) -> Head:
+        return Head(self.last, self.number, self.floor, self.floor_number)
+
+    def after(self, offset: int) -> int:
+        return bisect_right(self.entries, offset, key=lambda stored: stored.position.offset)
+
+    def confirmed(self) -> int:
+        return min((cursor.confirmed.offset for cursor in self.cursors.values()), default=0)
+
+    def drop(self, count: int) -> None:
+        for stored in self.entries[:count]:
+            self.bytes -= message_bytes(stored.message)
+            self.floor, self.floor_number = stored.position.offset, stored.number
+        del self.entries[:count]
+
+
+class MemoryStore:
+    """Keeps everything until the process ends. `url` is `memory:`."""
+
+    durable = False
+
+    def __init__(self, url: str = "memory:", *, clock: Clock | None = None) -> None:
+        self._clock = clock if clock is not None else SystemClock()
+        self._logs: dict[LogKey, _Log] = {}
+        self._keys: dict[tuple[LogKey, str, str], tuple[Appended, bytes, float]] = {}
+        self._leases: dict[tuple[LogKey, str], tuple[str, float]] = {}
+
+    async def __aenter__(self) -> Self:
+        """Nothing to open."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing to close."""
+
+    async def append(self, batch: Sequence[Append]) -> Sequence[Appended | Refused]:
+        """See `LogStore.append`."""
+        return [self._append(item) for item in batch]
+
+    def _append(self, item: Append) -> Appended | Refused:
+        log = self._logs.setdefault(item.log, _Log())
+        log.retention = item.retention
+        key = (item.log, item.message.sender or "", item.key) if item.key is not None else None
+        digest = hashlib.sha256(item.message.body).digest()
+        if key is not None and key in self._keys:
+            first, body, at = self._keys[key]
+            if self._clock.monotonic() - at <= IDEMPOTENCY_SECONDS:
+                if body != digest:
+                    return KeyReused("the idempotency key was used before, for another body")
+                return Appended(first.position, first.previous, first.number, duplicate=True)
+        size = message_bytes(item.message)
+        if (refused := self._make_room(log, size)) is not None:
+            return refused
+        previous = log.last.offset
+        offset = max(previous + 1, int(self._clock.wall() * 1e6), item.at_least + 1)
+        log.last, log.number = Position(_EPOCH, offset), log.number + 1
+        log.entries.append(StoredMessage(item.message, log.last, previous, log.number, item.live))
+        log.bytes += size
+        appended = Appended(log.last, previous, log.number)
+        if key is not None:
+            self._keys[key] = (appended, digest, self._clock.monotonic())
+        return appended
+
+    def _make_room(self, log: _Log, size: int) -> Refused | None:
+        kept = log.retention
+        if size > kept.max_bytes:
+            return MessageTooLarge(f"a message for this mailbox has at most {kept.max_bytes} bytes")
+        confirmed = log.confirmed()
+        while log.entries and (len(log.entries) >= kept.max_messages or log.bytes + size > kept.max_bytes):
+            if log.entries[0].position.offset > confirmed and kept.on_overflow == "reject":
+                return MailboxFull("the mailbox is full")
+            log.drop(1)
+        return None
+
+    async def read(self, log: LogKey, after: int, limit: int, max_bytes: int) -> Page:
+        """See `LogStore.read`."""
+        found = self._logs.get(log)
+        if found is None:
+            return Page([], Head(START, 0, 0, 0))
+        start, size, out = found.after(after), 0, list[StoredMessage]()
+        for stored in found.entries[start : start + limit]:
+            size += len(stored.message.body)
+            if out and size > max_bytes:
+                break
+            out.append(stored)
+        return Page(out, found.head)
+
+    async def heads(self, logs: Sequence[LogKey]) -> Sequence[Head]:
+        """See `LogStore.heads`."""
+        return [self._logs[log].head if log in self._logs else Head(START, 0, 0, 0) for log in logs]
+
+    async def trim(self, log: LogKey, through: int) -> None:
+        """See `LogStore.trim`."""
+        if (found := self._logs.get(log)) is not None:
+            found.drop(found.after(through))
+
+    async def sweep(self) -> int:
+        """See `LogStore.sweep`."""
+        now = self._clock.wall()
+        gone = 0
+        for log in self._logs.values():
+            for owner in [o for o, seen in log.seen.items() if o != SHARED and now - seen > DEVICE_SECONDS]:
+                del log.cursors[owner], log.seen[owner]
+            old = int((now - log.retention.seconds) * 1e6)
+            confirmed = min(log.confirmed(), int((now - log.retention.confirmed_seconds) * 1e6))
+            count = log.after(max(old, confirmed))
+            log.drop(count)
+            gone += count
+        expired = [k for k, (_, _, at) in self._keys.items() if self._clock.monotonic() - at > IDEMPOTENCY_SECONDS]
+        for key in expired:
+            del self._keys[key]
+        return gone
+
+    async def cursor(self, log: LogKey, owner: str) -> Cursor:
+        """See `CursorStore.cursor`."""
+        found = self._logs.setdefault(log, _Log())
+        found.seen[owner] = self._clock.wall()
+        if owner not in found.cursors:
+            start = START if owner == SHARED else Position(found.last.epoch, found.floor)
+            found.cursors[owner] = Cursor(start, 0 if owner == SHARED else found.floor_number, 0)
+        return found.cursors[owner]
+
+    async def confirm(self, batch: Sequence[Confirm]) -> None:
+        """See `CursorStore.confirm`."""
+        for item in batch:
+            cursor = await self.cursor(item.log, item.owner)
+            head = self._logs[item.log]
+            position, number = min((item.position, item.number), (head.last, head.number))
+            if position > cursor.confirmed:
+                head.cursors[item.owner] = Cursor(position, number, cursor.attempted)
+
+    async def attempt(self, log: LogKey, owner: str, through: int) -> None:
+        """See `CursorStore.attempt`."""
+        cursor = await self.cursor(log, owner)
+        if through > cursor.attempted:
+            self._logs[log].cursors[owner] = Cursor(cursor.confirmed, cursor.number, through)
+
+    async def lease(self, log: LogKey, owner: str, holder: str, seconds: float) -> bool:
+        """See `CursorStore.lease`."""
+        now = self._clock.monotonic()
+        other, until = self._leases.get((log, owner), (holder, now))
+        if other != holder and now < until:
+            return False
+        self._leases[log, owner] = (holder, now + seconds)
+        return True
+
+    async def release(self, log: LogKey, owner: str, holder: str) -> None:
+        """See `CursorStore.release`."""
+        if self._leases.get((log, owner), ("", 0.0))[0] == holder:
+            del self._leases[log, owner]

@@ -1,0 +1,330 @@
+"""The native WebSocket transport: picows parses and unmasks, the rules and all writing are ours.
+
+picows gets a stand-in for the real transport (`_Outlet`). What it writes by itself is its handshake response,
+which passes, and CLOSE frames for what it finds wrong. It looks one frame ahead, so that its CLOSE would leave
+before the answer to the frame before: the outlet turns it into a failure of ours, after that frame.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from enum import Enum
+from typing import Any, Final
+
+import structlog
+from picows import (
+    WSAutoPingStrategy,
+    WSFrame,
+    WSListener,
+    WSMsgType,
+    WSProtocol,
+    WSTransport,
+    WSUpgradeRequest,
+    WSUpgradeResponse,
+    WSUpgradeResponseWithListener,
+)
+
+from postroom.transport import websocket
+from postroom.transport.base import Endpoint, Framing, Handshake, Receiver
+from postroom.transport.websocket import Fault
+
+_log = structlog.get_logger("postroom.websocket")
+
+_CLOSE_SECONDS: Final = 5.0
+_READ_BUFFER: Final = 2048
+_HIGH_WATER: Final = 65_536
+
+# An adapter, not a Logger: picows makes a child Logger a connection of the latter.
+_quiet = logging.getLogger("postroom.picows")
+_quiet.setLevel(logging.CRITICAL + 1)
+_PICOWS_LOG: Final[Any] = logging.LoggerAdapter(_quiet, {})
+
+
+class State(Enum):
+    """Where a connection stands (RFC 6455, section 7.1)."""
+
+    OPEN = "open"
+    CLOSING = "closing"  # our CLOSE is written, the peer's not yet here
+    CLOSED = "closed"  # both are, or the pipe is gone
+
+
+class NativeTransport(WSListener):  # type: ignore[misc]
+    """One WebSocket connection. `max_bytes` bounds a message, whole or in fragments."""
+
+    __slots__ = (
+        "_assembly",
+        "_code",
+        "_held",
+        "_max_bytes",
+        "_pipe",
+        "_reason",
+        "_receiver",
+        "_state",
+        "_timer",
+        "last_was_text",
+    )
+
+    def __init__(self, pipe: asyncio.Transport, max_bytes: int) -> None:
+        super().__init__()
+        self._pipe = pipe
+        self._max_bytes = max_bytes
+        self._receiver: Receiver | None = None
+        self._assembly: websocket.Assembly | None = None
+        self._held: deque[tuple[int, bytes]] | None = None
+        self._state = State.OPEN
+        self._timer: asyncio.TimerHandle | None = None
+        self._code, self._reason = websocket.ABNORMAL, ""
+        self.last_was_text = True
+        pipe.set_write_buffer_limits(high=_HIGH_WATER)
+
+    def attach(self, receiver: Receiver) -> None:
+        """Who gets what comes; before the first frame."""
+        self._receiver = receiver
+
+    # ── what picows tells ─────────────────────────────────────────────────────────────────────────────
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        """One frame, unmasked; whole, as far as picows checks."""
+        if self._state is not State.OPEN:
+            if frame.msg_type is WSMsgType.CLOSE and self._state is State.CLOSING:
+                self._end()
+            return
+        try:
+            if frame.rsv1 or frame.rsv2 or frame.rsv3:
+                raise Fault(websocket.PROTOCOL_ERROR, "a reserved bit is set, and no extension was agreed on")
+            kind = frame.msg_type
+            if frame.fin and self._assembly is None and (kind is WSMsgType.TEXT or kind is WSMsgType.BINARY):
+                payload = frame.get_payload_as_bytes()
+                if kind is WSMsgType.TEXT:
+                    self.last_was_text = True
+                    if not payload.isascii() and not websocket.is_utf8(payload):
+                        raise Fault(websocket.NOT_UTF8, "a text message is not UTF-8")
+                else:
+                    self.last_was_text = False
+                self._deliver(payload)
+            else:
+                self._other(kind, bool(frame.fin), frame.get_payload_as_bytes())
+        except Fault as fault:
+            self.fail(fault.code, fault.reason)
+        except Exception:
+            _log.exception("a message could not be received")
+            self.fail(websocket.INTERNAL_ERROR, "internal error")
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        """The pipe is gone."""
+        self._state = State.CLOSED
+        if self._timer is not None:
+            self._timer.cancel()
+        receiver, self._receiver = self._receiver, None
+        if receiver is not None:
+            receiver.lost(self._code, self._reason)
+
+    def pause_writing(self) -> None:
+        """The pipe's buffer is over its high-water mark: the outbox sees `buffered_bytes`."""
+
+    def resume_writing(self) -> None:
+        """The pipe's buffer is low again."""
+        if self._receiver is not None and self._state is State.OPEN:
+            self._receiver.writable()
+
+    def _deliver(self, payload: bytes) -> None:
+        if self._held is not None:
+            self._held.append((websocket.TEXT if self.last_was_text else websocket.BINARY, payload))
+        elif self._receiver is not None:
+            self._receiver.receive(payload)
+
+    def _other(self, kind: WSMsgType, final: bool, payload: bytes) -> None:
+        """Fragments and control frames."""
+        if kind is WSMsgType.PING:
+            self._pipe.write(websocket.frame(websocket.PONG, payload))
+        elif kind is WSMsgType.PONG:
+            if self._receiver is not None:
+                self._receiver.proved(payload)
+        elif kind is WSMsgType.CLOSE:
+            self._code, self._reason = websocket.parse_close(payload)
+            self._pipe.write(websocket.close_frame(self._code))
+            self._end()
+        else:
+            self._fragment(kind, final, payload)
+
+    def _fragment(self, kind: WSMsgType, final: bool, payload: bytes) -> None:
+        if kind is WSMsgType.CONTINUATION:
+            if self._assembly is None:
+                raise Fault(websocket.PROTOCOL_ERROR, "a continuation without a beginning")
+        elif self._assembly is not None:
+            raise Fault(websocket.PROTOCOL_ERROR, "a message began before the last one had ended")
+        else:
+            opcode = websocket.TEXT if kind is WSMsgType.TEXT else websocket.BINARY
+            self._assembly = websocket.Assembly(opcode, self._max_bytes)
+        assembly = self._assembly
+        assembly.add(payload, final=final)
+        if final:
+            self._assembly = None
+            self.last_was_text = assembly.text
+            self._deliver(assembly.whole())
+
+    # ── what the receiver asks for ────────────────────────────────────────────────────────────────────
+
+    @property
+    def framing(self) -> Framing:
+        """Text where the payload is UTF-8, binary where it is not."""
+        return websocket.message
+
+    def write(self, data: bytes) -> None:
+        """Send bytes that `framing` made."""
+        if self._state is State.OPEN:
+            self._pipe.write(data)
+
+    def probe(self, token: bytes) -> bool:
+        """PING; the PONG that echoes `token` proves what was written before it."""
+        if self._state is State.OPEN:
+            self._pipe.write(websocket.frame(websocket.PING, token))
+        return True
+
+    def close(self, code: int, reason: str = "") -> None:
+        """Write CLOSE and wait a moment for the peer's (RFC 6455, section 7.1.2)."""
+        if self._state is State.OPEN:
+            self._state = State.CLOSING
+            self._code, self._reason = code, reason
+            self._pipe.write(websocket.close_frame(code, reason))
+            self.resume_reading()
+            self._timer = asyncio.get_running_loop().call_later(_CLOSE_SECONDS, self._pipe.abort)
+
+    def fail(self, code: int, reason: str) -> None:
+        """The peer broke a rule: CLOSE, then no more (RFC 6455, section 7.1.7)."""
+        if self._state is State.OPEN:
+            self.close(code, reason)
+            self._state = State.CLOSED
+            if self._pipe.can_write_eof():
+                # The CLOSE is read before the end, which an immediate close could turn into a reset.
+                self._pipe.write_eof()
+            else:
+                self._pipe.close()
+
+    def abort(self) -> None:
+        """End at once."""
+        self._state = State.CLOSED
+        self._pipe.abort()
+
+    def pause_reading(self) -> None:
+        """Let the client wait. What picows has read already is kept, in order."""
+        if self._held is None and self._state is State.OPEN:
+            self._held = deque()
+            self._pipe.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Undo `pause_reading`."""
+        if self._held is None:
+            return
+        held, self._held = self._held, None
+        while held and self._held is None and self._state is State.OPEN and self._receiver is not None:
+            self._receiver.receive(held.popleft()[1])
+        if self._held is not None:
+            self._held.extendleft(reversed(held))
+        elif not self._pipe.is_closing():
+            self._pipe.resume_reading()
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Written, and not yet with the kernel."""
+        return self._pipe.get_write_buffer_size()
+
+    def _end(self) -> None:
+        self._state = State.CLOSED
+        self._pipe.close()
+
+
+class _Outlet:
+    """What picows takes for its transport. The real one's buffer size is hidden, so that all it writes comes here."""
+
+    __slots__ = ("_listener", "_open", "_pipe")
+
+    def __init__(self, pipe: asyncio.Transport, listener: NativeTransport) -> None:
+        self._pipe = pipe
+        self._listener = listener
+        self._open = False
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return self._pipe.get_extra_info(name, default)
+
+    def get_write_buffer_size(self) -> int:
+        return 1
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        if not self._open:
+            self._open = True
+            self._pipe.write(data)
+        elif data[0] == 0x80 | websocket.CLOSE:
+            code, reason = int.from_bytes(data[2:4], "big"), bytes(data[4:]).decode(errors="replace")
+            # Runs once the frames that came before the bad one were delivered.
+            asyncio.get_running_loop().call_soon(self._listener.fail, code, reason)
+
+    def writelines(self, data: list[Any]) -> None:
+        self.write(b"".join(map(bytes, data)))
+
+    def is_closing(self) -> bool:
+        return self._pipe.is_closing()
+
+    def close(self) -> None:
+        """picows closes 10 ms after it found a fault; ours to do."""
+
+    def abort(self) -> None:
+        self._pipe.abort()
+
+
+def upgrade(
+    pipe: asyncio.Transport, endpoint: Endpoint, handshake: Handshake, key: str, rest: bytes, *, max_bytes: int
+) -> None:
+    """Answer a checked handshake with 101 and hand the pipe to picows; `rest` came behind the request's head."""
+    listener = NativeTransport(pipe, max_bytes)
+    headers = {} if handshake.subprotocol is None else {"Sec-WebSocket-Protocol": handshake.subprotocol}
+    response = WSUpgradeResponse.create_101_response(headers)
+    kept: list[WSUpgradeRequest] = []
+
+    def accept(request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
+        kept.append(request)
+        return WSUpgradeResponseWithListener(response, listener)
+
+    protocol = WSProtocol(
+        None,
+        None,
+        False,
+        accept,
+        _PICOWS_LOG,
+        True,
+        None,
+        False,
+        10,
+        10,
+        WSAutoPingStrategy.PING_WHEN_IDLE,
+        False,
+        max_bytes,
+        None,
+        _READ_BUFFER,
+    )
+    pipe.set_protocol(protocol)
+    protocol.connection_made(_Outlet(pipe, listener))
+    head = (
+        "GET / HTTP/1.1\r\nHost: postroom\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n"
+    )
+    _feed(protocol, head.encode())
+    # picows keeps both for as long as the connection lives.
+    for request in kept:
+        request.headers = None
+    response.headers = None
+    listener.attach(endpoint.accept(handshake, listener))
+    if rest:
+        _feed(protocol, rest)
+
+
+def _feed(protocol: WSProtocol, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        buffer = protocol.get_buffer(-1)
+        size = min(len(buffer), len(view))
+        buffer[:size] = view[:size]
+        protocol.buffer_updated(size)
+        view = view[size:]
+
+

@@ -1,0 +1,155 @@
+"""SockJS over one WebSocket: its frames around ours (SockJS protocol 0.3, "Framing" and "WebSocket")."""
+
+import asyncio
+from typing import Final
+
+import msgspec
+from msgspec import structs
+
+from postroom.sockjs import framing
+from postroom.transport import websocket
+from postroom.transport.base import Accept, Endpoint, Framing, Handshake, Receiver, Route, Transport
+
+HEARTBEAT_SECONDS: Final = 25.0
+_GO_AWAY: Final = 3000
+
+
+def array_message(payload: bytes) -> bytes:
+    """One payload as `a["..."]` in a text frame. What is not UTF-8 is replaced: SockJS carries text alone."""
+    return websocket.text_message(framing.array(payload.decode(errors="replace")))
+
+
+class Heartbeats:
+    """Sends `h` to every SockJS WebSocket of a node, all by one timer."""
+
+    def __init__(self, seconds: float = HEARTBEAT_SECONDS) -> None:
+        self._seconds = seconds
+        self._pipes: set[Transport] = set()
+        self._frame = websocket.text_message(framing.HEARTBEAT)
+
+    def add(self, pipe: Transport) -> None:
+        """Beat for `pipe`."""
+        if not self._pipes:
+            asyncio.get_running_loop().call_later(self._seconds, self._beat)
+        self._pipes.add(pipe)
+
+    def discard(self, pipe: Transport) -> None:
+        """It is gone."""
+        self._pipes.discard(pipe)
+
+    def _beat(self) -> None:
+        for pipe in self._pipes:
+            pipe.write(self._frame)
+        if self._pipes:
+            asyncio.get_running_loop().call_later(self._seconds, self._beat)
+
+
+class SockJSTransport:
+    """A transport that speaks SockJS to its client, and a receiver that takes SockJS from it."""
+
+    __slots__ = ("_beats", "_pipe", "_receiver")
+
+    def __init__(self, pipe: Transport, beats: Heartbeats) -> None:
+        self._pipe = pipe
+        self._beats = beats
+        self._receiver: Receiver | None = None
+        pipe.write(websocket.text_message(framing.OPEN))
+        beats.add(pipe)
+
+    def attach(self, receiver: Receiver) -> None:
+        """Who gets what comes."""
+        self._receiver = receiver
+
+    @property
+    def framing(self) -> Framing:
+        """An array of one message."""
+        return array_message
+
+    def write(self, data: bytes) -> None:
+        """Send bytes that `framing` made."""
+        self._pipe.write(data)
+
+    def probe(self, token: bytes) -> bool:
+        """The WebSocket's PING."""
+        return self._pipe.probe(token)
+
+    def close(self, code: int, reason: str = "") -> None:
+        """A SockJS close frame, then the WebSocket's."""
+        self._pipe.write(websocket.text_message(framing.close(_GO_AWAY if code == 1000 else code, reason or "Go away!")))
+        self._pipe.close(1000 if code < 3000 and code != 1012 else code, reason)
+
+    def abort(self) -> None:
+        """End at once."""
+        self._pipe.abort()
+
+    def pause_reading(self) -> None:
+        """Let the client wait."""
+        self._pipe.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Undo `pause_reading`."""
+        self._pipe.resume_reading()
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Written, and not yet with the kernel."""
+        return self._pipe.buffered_bytes
+
+    def receive(self, data: bytes) -> None:
+        """A JSON array of strings, or one string."""
+        if not data or self._receiver is None:
+            return
+        try:
+            messages = msgspec.json.decode(data, type=list[str] | str)
+        except msgspec.DecodeError:
+            self._pipe.close(1002, "broken framing")
+            return
+        for text in [messages] if isinstance(messages, str) else messages:
+            self._receiver.receive(text.encode())
+
+    def proved(self, token: bytes) -> None:
+        """Passed on."""
+        if self._receiver is not None:
+            self._receiver.proved(token)
+
+    def writable(self) -> None:
+        """Passed on."""
+        if self._receiver is not None:
+            self._receiver.writable()
+
+    def lost(self, code: int, reason: str) -> None:
+        """The pipe is gone."""
+        self._beats.discard(self._pipe)
+        receiver, self._receiver = self._receiver, None
+        if receiver is not None:
+            receiver.lost(code, reason)
+
+
+def sockjs_accept(accept: Accept, beats: Heartbeats) -> Accept:
+    """`accept`, behind SockJS."""
+
+    def accept_sockjs(handshake: Handshake, pipe: Transport) -> Receiver:
+        wrapped = SockJSTransport(pipe, beats)
+        wrapped.attach(accept(handshake, wrapped))
+        return wrapped
+
+    return accept_sockjs
+
+
+def sockjs_route(prefix: str, endpoint: Endpoint, beats: Heartbeats) -> Route:
+    """The WebSocket endpoints of SockJS below `prefix`: `/websocket` raw, `/{server}/{session}/websocket` framed."""
+    framed = structs.replace(endpoint, accept=sockjs_accept(endpoint.accept, beats), subprotocols=())
+    raw_path, start = f"{prefix}/websocket", f"{prefix}/"
+
+    def route(path: str) -> Endpoint | None:
+        if path == raw_path:
+            return endpoint
+        if path.startswith(start) and path.endswith("/websocket"):
+            parts = path[len(start) :].split("/")
+            if len(parts) == 3 and all(part and "." not in part for part in parts[:2]):
+                return framed
+        return None
+
+    return route
+
+
