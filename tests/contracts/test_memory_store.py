@@ -1,0 +1,16 @@
+"""The memory engine against the store's contracts."""
+
+import pytest
+
+from postroom.store.memory import MemoryStore
+from postroom.testing.contracts.cursor_store import CursorStoreContract
+from postroom.testing.contracts.log_store import LogStoreContract, Make
+
+
+class TestMemoryStore(LogStoreContract, CursorStoreContract):
+    @pytest.fixture
+    def make(self) -> Make:
+        return lambda clock: MemoryStore("memory:", clock=clock)
+
+    def test_says_that_it_forgets(self) -> None:
+        assert not MemoryStore("memory:").durable
