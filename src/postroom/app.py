@@ -23,6 +23,8 @@ from postroom.node import Node
 
 _log = structlog.get_logger("postroom.app")
 
+_SWITCH_SECONDS: Final = 1e-5
+
 
 class Postroom:
     """What an application brings: its handlers and, beside those of `postroom.toml`, its channels.
@@ -83,6 +85,9 @@ def serve(
     Raises ConfigurationError, StoreUnavailable, or OSError where the port cannot be had.
     """
     app = load(application) if application is not None else Postroom()
+    # The store's thread asks for Python's lock after this time. At the usual 5 ms a busy event loop, which lets
+    # go of the lock at each turn and takes it again at once, starves it for seconds.
+    sys.setswitchinterval(_SWITCH_SECONDS)
     loop_factory = _loop_factory()
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         runner.run(_serve(settings, app, authentication, routes))

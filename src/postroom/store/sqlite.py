@@ -1,0 +1,329 @@
+"""The embedded default: one SQLite file, one process, one thread that reads and writes it.
+
+What waits is written together (group commit), with `synchronous=FULL`: an answer means that it is on the disk.
+Each step of a statement hands Python's lock back and forth, so a batch is few statements with many rows.
+"""
+
+import asyncio
+import ctypes
+import hashlib
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+import apsw
+import structlog
+
+from postroom.clock import Clock, SystemClock
+from postroom.errors import KeyReused, MailboxFull, MessageTooLarge, Refused, StoreUnavailable
+from postroom.position import START, Epoch, Head, LogKey, Position
+from postroom.store.base import (
+    DEVICE_SECONDS,
+    IDEMPOTENCY_SECONDS,
+    SHARED,
+    Append,
+    Appended,
+    Confirm,
+    Cursor,
+    Page,
+    message_bytes,
+)
+from postroom.store.sqlite_file import Database, LogState
+
+_log = structlog.get_logger("postroom.store")
+
+T = TypeVar("T")
+
+_MAX_ROWS: Final = 4096
+_SWEEP_ROWS: Final = 5000
+
+
+class _Job:
+    """Something for the thread: `work` runs there, its answer goes to `future` on the loop."""
+
+    __slots__ = ("answer", "error", "future", "logs", "reads", "work")
+
+    def __init__(
+        self, work: Callable[[], Any], future: "asyncio.Future[Any]", *, logs: Sequence[LogKey], reads: bool
+    ) -> None:
+        self.work = work
+        self.future = future
+        self.logs = logs
+        self.reads = reads
+        self.answer: Any = None
+        self.error: Exception | None = None
+
+
+class SQLiteStore:
+    """Logs and cursors in one file. `url`: `sqlite:` (`./postroom-data/postroom.db`), `sqlite:///relative.db`,
+    `sqlite:////absolute.db`."""
+
+    durable = True
+
+    def __init__(self, url: str = "sqlite:", *, clock: Clock | None = None) -> None:
+        self._clock = clock if clock is not None else SystemClock()
+        self._file = Database(path_of(url))
+        self._waiting: deque[_Job] = deque()
+        self._condition = threading.Condition()
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._leases: dict[tuple[LogKey, str], tuple[str, float]] = {}
+        self._swept = 0
+
+    async def __aenter__(self) -> Self:
+        """Lock the file, migrate it, and start the thread. Raises StoreUnavailable."""
+        self._loop = asyncio.get_running_loop()
+        await self._loop.run_in_executor(None, self._file.open)
+        self._thread = threading.Thread(target=self._run, name="postroom-sqlite", daemon=True)
+        self._thread.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Finish what was handed in, then close the file."""
+        with self._condition:
+            self._stopping = True
+            self._condition.notify()
+        if self._thread is not None and self._loop is not None:
+            await self._loop.run_in_executor(None, self._thread.join)
+
+    # ── the loop's side ───────────────────────────────────────────────────────────────────────────────
+
+    async def append(self, batch: Sequence[Append]) -> Sequence[Appended | Refused]:
+        """See `LogStore.append`."""
+        if not batch:
+            return []
+        return await self._submit(lambda: self._append(batch), [item.log for item in batch])
+
+    async def read(self, log: LogKey, after: int, limit: int, max_bytes: int) -> Page:
+        """See `LogStore.read`."""
+        return await self._submit(lambda: self._read(log, after, limit, max_bytes), [log], reads=True)
+
+    async def heads(self, logs: Sequence[LogKey]) -> Sequence[Head]:
+        """See `LogStore.heads`."""
+        return await self._submit(lambda: [self._head(log) for log in logs], logs, reads=True)
+
+    async def trim(self, log: LogKey, through: int) -> None:
+        """See `LogStore.trim`."""
+        await self._submit(lambda: self._trim(log, through), [log])
+
+    async def sweep(self) -> int:
+        """See `LogStore.sweep`."""
+        return await self._submit(self._sweep)
+
+    async def cursor(self, log: LogKey, owner: str) -> Cursor:
+        """See `CursorStore.cursor`."""
+        return await self._submit(lambda: self._cursor(log, owner), [log])
+
+    async def confirm(self, batch: Sequence[Confirm]) -> None:
+        """See `CursorStore.confirm`."""
+        if batch:
+            await self._submit(lambda: self._confirm(batch), [item.log for item in batch])
+
+    async def attempt(self, log: LogKey, owner: str, through: int) -> None:
+        """See `CursorStore.attempt`."""
+        await self._submit(lambda: self._attempt(log, owner, through), [log])
+
+    async def lease(self, log: LogKey, owner: str, holder: str, seconds: float) -> bool:
+        """See `CursorStore.lease`. In memory: there is one process."""
+        now = self._clock.monotonic()
+        other, until = self._leases.get((log, owner), (holder, now))
+        if other != holder and now < until:
+            return False
+        self._leases[log, owner] = (holder, now + seconds)
+        return True
+
+    async def release(self, log: LogKey, owner: str, holder: str) -> None:
+        """See `CursorStore.release`."""
+        if self._leases.get((log, owner), ("", 0.0))[0] == holder:
+            del self._leases[log, owner]
+
+    async def _submit(self, work: Callable[[], T], logs: Sequence[LogKey] = (), *, reads: bool = False) -> T:
+        assert self._loop is not None, "the store is used as a context manager"
+        future: asyncio.Future[T] = self._loop.create_future()
+        job = _Job(work, future, logs=logs, reads=reads)
+        with self._condition:
+            if self._stopping:
+                raise StoreUnavailable("the store is closed")
+            self._waiting.append(job)
+            self._condition.notify()
+        # Shielded: what was handed in is done, whoever still waits for it.
+        return await asyncio.shield(future)
+
+    # ── the thread ────────────────────────────────────────────────────────────────────────────────────
+
+    def _run(self) -> None:
+        _wake_promptly()
+        while True:
+            with self._condition:
+                while not self._waiting and not self._stopping:
+                    self._condition.wait()
+                if not self._waiting:
+                    break
+                jobs: list[_Job] = []
+                rows = 0
+                while self._waiting and (not jobs or rows + len(self._waiting[0].logs) <= _MAX_ROWS):
+                    jobs.append(self._waiting.popleft())
+                    rows += len(jobs[-1].logs)
+            self._serve(jobs)
+        self._file.close()
+
+    def _serve(self, jobs: list[_Job]) -> None:
+        writes = [job for job in jobs if not job.reads]
+        if writes:
+            self._write(writes)
+        # After the commit: a page must hold nothing that is not on the disk.
+        for job in jobs:
+            if job.reads:
+                self._try(job)
+        assert self._loop is not None
+        try:
+            self._loop.call_soon_threadsafe(_answer, jobs)
+        except RuntimeError:
+            _log.warning("the loop is gone; answers are lost", answers=len(jobs))
+
+    def _write(self, jobs: list[_Job]) -> None:
+        try:
+            with self._file.transaction():
+                self._file.prefetch(log for job in jobs for log in job.logs)
+                for job in jobs:
+                    job.answer = job.work()
+        except (apsw.Error, OSError, MemoryError) as error:
+            # Nothing of it is stored: what memory says of these logs is read again from the file.
+            failure = StoreUnavailable(f"SQLite: {error}")
+            for job in jobs:
+                job.error = failure
+            self._file.recover()
+
+    def _try(self, job: _Job) -> None:
+        try:
+            job.answer = job.work()
+        except (apsw.Error, OSError, MemoryError) as error:
+            job.error = StoreUnavailable(f"SQLite: {error}")
+            self._file.recover()
+
+    # ── what it does, in the thread ───────────────────────────────────────────────────────────────────
+
+    def _append(self, batch: Sequence[Append]) -> list[Appended | Refused]:
+        now = int(self._clock.wall() * 1e6)
+        return [self._append_one(item, now) for item in batch]
+
+    def _append_one(self, item: Append, now: int) -> Appended | Refused:
+        file = self._file
+        state = file.state(item.log)
+        if item.retention is not state.retention:
+            file.keep_retention(state, item.retention)
+        digest = b""
+        if item.key is not None:
+            digest = hashlib.sha256(item.message.body).digest()
+            first = file.first_use(state, item, now - int(IDEMPOTENCY_SECONDS * 1e6))
+            if first is not None:
+                appended, body = first
+                return appended if body == digest else KeyReused("the idempotency key was used for another body")
+        size = message_bytes(item.message)
+        kept = item.retention
+        if state.count >= kept.max_messages or state.bytes + size > kept.max_bytes:
+            refused = self._make_room(state, item, size)
+            if refused is not None:
+                return refused
+        previous = state.offset
+        offset = max(previous + 1, now, item.at_least + 1)
+        state.offset = offset
+        state.epoch = file.epoch
+        state.number += 1
+        state.count += 1
+        state.bytes += size
+        file.add(state, item, previous, size)
+        appended = Appended(Position(file.epoch, offset), previous, state.number)
+        if item.key is not None:
+            file.remember(state, item, appended, digest, now)
+        return appended
+
+    def _make_room(self, state: LogState, item: Append, size: int) -> Refused | None:
+        kept = item.retention
+        if size > kept.max_bytes:
+            return MessageTooLarge(f"a message for this mailbox has at most {kept.max_bytes} bytes")
+        limit = self._file.confirmed(state) if kept.on_overflow == "reject" else 1 << 62
+        self._file.drop_until(state, limit, kept.max_messages - 1, kept.max_bytes - size)
+        if state.count >= kept.max_messages or state.bytes + size > kept.max_bytes:
+            return MailboxFull("the mailbox is full")
+        return None
+
+    def _read(self, log: LogKey, after: int, limit: int, max_bytes: int) -> Page:
+        state = self._file.state(log)
+        if state.offset <= after or not state.count:
+            return Page([], state.head)
+        return Page(self._file.messages(state, log, after, limit, max_bytes), state.head)
+
+    def _head(self, log: LogKey) -> Head:
+        return self._file.state(log).head
+
+    def _trim(self, log: LogKey, through: int) -> None:
+        self._file.trim(self._file.state(log), through)
+
+    def _cursor(self, log: LogKey, owner: str) -> Cursor:
+        state = self._file.state(log)
+        cursor = state.cursors.get(owner)
+        if cursor is None:
+            start = START if owner == SHARED else Position(Epoch(state.epoch), state.floor)
+            cursor = Cursor(start, 0 if owner == SHARED else state.floor_number, 0)
+        self._file.set_cursor(state, owner, cursor, self._clock.wall())
+        return cursor
+
+    def _confirm(self, batch: Sequence[Confirm]) -> None:
+        now = self._clock.wall()
+        for item in batch:
+            state = self._file.state(item.log)
+            cursor = state.cursors.get(item.owner) or Cursor(START, 0, 0)
+            head = state.head
+            position, number = min((item.position, item.number), (head.last, head.number))
+            if position > cursor.confirmed:
+                self._file.set_cursor(state, item.owner, Cursor(position, number, cursor.attempted), now)
+
+    def _attempt(self, log: LogKey, owner: str, through: int) -> None:
+        state = self._file.state(log)
+        cursor = state.cursors.get(owner) or Cursor(START, 0, 0)
+        if through > cursor.attempted:
+            attempted = Cursor(cursor.confirmed, cursor.number, through)
+            self._file.set_cursor(state, owner, attempted, self._clock.wall())
+
+    def _sweep(self) -> int:
+        now = self._clock.wall()
+        self._file.forget(int((now - IDEMPOTENCY_SECONDS) * 1e6), now - DEVICE_SECONDS)
+        self._swept, gone = self._file.sweep(self._swept, now, _SWEEP_ROWS)
+        return gone
+
+
+def _answer(jobs: list[_Job]) -> None:
+    for job in jobs:
+        if job.future.done():
+            continue
+        if job.error is not None:
+            job.future.set_exception(job.error)
+        else:
+            job.future.set_result(job.answer)
+
+
+def _wake_promptly() -> None:
+    """Let this thread's timed waits end when they should.
+
+    A thread that wants Python's lock asks for it after `sys.getswitchinterval()`. The kernel may add 50 us to
+    that, and an event loop that lets go of the lock for an instant in each turn wins every race until then.
+    """
+    if sys.platform == "linux":
+        pr_set_timerslack = 29
+        ctypes.CDLL(None).prctl(pr_set_timerslack, 1000, 0, 0, 0)
+
+
+def path_of(url: str) -> Path:
+    """The file that a `sqlite:` URL names."""
+    rest = url.removeprefix("sqlite:")
+    if rest.startswith("///"):
+        rest = rest[3:]
+    return Path(rest) if rest else Path("postroom-data/postroom.db")
