@@ -4,22 +4,33 @@ import asyncio
 import contextlib
 import importlib
 import signal
+import socket
 import sys
 from collections.abc import Callable, Generator, Iterable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Final
 
 import structlog
 import uvicorn
+from msgspec import structs
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 
-from postroom.auth import Authentication
+from postroom.auth import Authentication, Authenticator
+from postroom.auth.cookie import CookieAuthenticator
+from postroom.auth.dev import DevAuthenticator
+from postroom.auth.header import HeaderAuthenticator
+from postroom.auth.jwt import JwtAuthenticator
 from postroom.channel import Channel, ChannelRegistry
 from postroom.config import Settings
 from postroom.errors import ConfigurationError
 from postroom.handlers import Handler, Handlers
 from postroom.http.health import health_routes
+from postroom.http.sockjs import sockjs_routes
 from postroom.node import Node
+from postroom.transport.base import Endpoint, Route
+from postroom.transport.front import FrontLimits, front
+from postroom.transport.sockjs import Heartbeats, sockjs_route
 
 _log = structlog.get_logger("postroom.app")
 
@@ -109,6 +120,86 @@ async def _serve(
             store=settings.store,
         )
         await _Server(_uvicorn_config(settings, node, routes), node).serve(sockets=sockets)
+
+
+def authentication_of(settings: Settings) -> Authentication:
+    """The authenticators that the settings name, in their order; that of development last."""
+    auth = settings.auth
+    found: list[Authenticator] = []
+    if auth.jwt is not None:
+        named = auth.jwt
+        found.append(
+            JwtAuthenticator(
+                algorithms=named.algorithms,
+                key=_key(named.key, named.key_file),
+                jwks_file=named.jwks_file,
+                audience=named.audience,
+                issuer=named.issuer,
+                user_claim=named.user_claim,
+                roles_claim=named.roles_claim,
+                leeway_seconds=named.leeway_seconds,
+            )
+        )
+    if auth.cookie is not None:
+        cookie = auth.cookie
+        found.append(
+            CookieAuthenticator(cookie.secret, cookie_name=cookie.name, max_age_seconds=cookie.max_age_seconds)
+        )
+    if auth.header is not None:
+        found.append(HeaderAuthenticator(auth.header.name, auth.header.trusted))
+    if settings.dev:
+        found.append(DevAuthenticator())
+    return Authentication(found)
+
+
+def _key(key: str | None, file: str | None) -> str | None:
+    if file is None:
+        return key
+    try:
+        return Path(file).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"auth.jwt: key-file {file} cannot be read: {error.strerror}") from error
+
+
+def _uvicorn_config(settings: Settings, node: Node, routes: Routes | None) -> uvicorn.Config:
+    endpoints, limits = settings.endpoints, settings.limits
+    web = Starlette(
+        routes=[
+            *health_routes(node.metrics, node.gauges, node.reasons_not_ready),
+            *sockjs_routes(endpoints.sockjs, settings.origins),
+            *(routes(node) if routes is not None else ()),
+        ]
+    )
+    http = front(
+        _route(settings, node.endpoint()),
+        FrontLimits(head_seconds=limits.request_seconds, max_message_bytes=_frame_bytes(settings)),
+    )
+    return uvicorn.Config(
+        web,
+        http=http,  # type: ignore[arg-type]
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=5,
+        backlog=4096,
+    )
+
+
+def _frame_bytes(settings: Settings) -> int:
+    # A message of the largest body with a full head, and what SockJS makes of it when every byte is escaped.
+    limits = settings.limits
+    return 6 * (limits.max_message_bytes + 8 * limits.max_header_bytes)
+
+
+def _route(settings: Settings, endpoint: Endpoint) -> Route:
+    plain, beats = settings.endpoints.stomp, Heartbeats()
+    below_prefix = sockjs_route(settings.endpoints.sockjs, endpoint, beats)
+
+    def route(path: str) -> Endpoint | None:
+        return endpoint if path == plain else below_prefix(path)
+
+    return route
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -109,9 +109,7 @@ class ChannelRegistry:
         self._cache: dict[tuple[type, str], Channel] = {}
         for channel in ordered:
             if channel.code in self._by_code:
-                raise ConfigurationError(
-                    f"channel {channel.code}: the code is used twice; give each channel its own"
-                )
+                raise ConfigurationError(f"channel {channel.code}: the code is used twice; give each channel its own")
             check(channel)
             self._by_code[channel.code] = channel
             self._patterns.append((Pattern(channel.destination), channel))
@@ -158,9 +156,7 @@ def check(channel: Channel) -> None:
         raise ConfigurationError(f"{name}: destination {channel.destination!r} must start with '/'")
     parts = channel.destination.split("/")
     of_users = parts[1] == "user"
-    if of_users and (
-        len(parts) < 4 or not (parts[2] == "*" or (parts[2][:1] == "{" and parts[2][-1:] == "}"))
-    ):
+    if of_users and (len(parts) < 4 or not (parts[2] == "*" or (parts[2][:1] == "{" and parts[2][-1:] == "}"))):
         raise ConfigurationError(
             f"{name}: destination {channel.destination!r} must cover every user: /user/*/..., such as /user/*/topic/reply"
         )

@@ -83,9 +83,7 @@ class Destinations:
         if rest is not None:
             user, slash, name = rest[1:].partition("/")
             if not slash:
-                raise UnknownDestination(
-                    f"{text!r} names a user but no destination: /user/{{name}}/queue/..."
-                )
+                raise UnknownDestination(f"{text!r} names a user but no destination: /user/{{name}}/queue/...")
             return UserQueue(user_name(unquote(user)), "/" + name)
         for prefix in self._prefixes.app:
             rest = _behind(text, prefix)

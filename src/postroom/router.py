@@ -78,16 +78,18 @@ class Router:
             self._metrics.delivered += self._hub.publish(route.key, message)
             return True
         mailbox = self._mailbox
-        mailbox.append(
-            Append(log, message, route.retention, mailbox.highest, mailbox.followed(log), key), stored
-        )
+        mailbox.append(Append(log, message, route.retention, mailbox.highest, mailbox.followed(log), key), stored)
         return False
 
     def _appended_to_topic(self, stored: StoredMessage) -> None:
         # Subscribers of the topic itself follow its log; those by pattern hear of it here.
         name = stored.message.destination.name
         message = Message(
-            stored.message.destination, stored.message.sender, stored.message.headers, stored.message.body, stored.id
+            stored.message.destination,
+            stored.message.sender,
+            stored.message.headers,
+            stored.message.body,
+            stored.id,
         )
         self._metrics.delivered += self._hub.publish_to_patterns(name, message)
 
@@ -101,5 +103,3 @@ def _history(channel: Channel) -> Retention:
         max_bytes=kept.max_bytes,
         on_overflow="drop-oldest",
     )
-
-

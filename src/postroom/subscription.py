@@ -78,7 +78,12 @@ class Subscription:
         return self._encode(message, message.id, message.headers)
 
     def encode_stored(
-        self, stored: StoredMessage, *, redelivered: bool = False, skipped: int = 0, extra: Mapping[str, str] = {}
+        self,
+        stored: StoredMessage,
+        *,
+        redelivered: bool = False,
+        skipped: int = 0,
+        extra: Mapping[str, str] = {},
     ) -> bytes:
         """The MESSAGE frame of a stored message: `offset`, `epoch` and `previous` tell its place in the log.
 

@@ -1,8 +1,10 @@
 """The authentication contract."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
+from postroom.destination import user_name
+from postroom.errors import AuthenticationFailed, UnknownDestination
 from postroom.identity import Principal
 from postroom.transport.base import Handshake
 
@@ -24,3 +26,11 @@ class Authenticator(Protocol):
     def at_connect(self, handshake: Handshake, headers: Mapping[str, str]) -> Principal | None:
         """Whom the CONNECT frame's headers name, where the handshake named nobody."""
         ...
+
+
+def principal_of(name: str, roles: Iterable[str], expires_at: float | None) -> Principal:
+    """The principal of a believed name, brought to its canonical form. Raises AuthenticationFailed."""
+    try:
+        return Principal(user_name(name), frozenset(roles), expires_at)
+    except UnknownDestination as error:
+        raise AuthenticationFailed(str(error)) from error

@@ -1,6 +1,6 @@
 """What all gateways of a node share."""
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from msgspec import Struct
 
@@ -16,9 +16,6 @@ from postroom.metrics import Metrics
 from postroom.outbox import Flusher
 from postroom.router import Router
 from postroom.wheel import Wheel
-
-if TYPE_CHECKING:
-    from postroom.gateway.gateway import Gateway
 
 
 class Limits(Struct, frozen=True):
@@ -47,7 +44,7 @@ class Desk:
         self,
         *,
         name: str,
-        hub: "Hub[Gateway]",
+        hub: Hub[Any],
         router: Router,
         mailbox: Mailbox,
         destinations: Destinations,
@@ -75,7 +72,7 @@ class Desk:
         self.metrics = metrics
         self.limits = limits
         self.spawn = spawn
-        self.open: set[Gateway] = set()
+        self.open: set[Any] = set()
         self._messages = 0
         self._prefix = f"{int(clock.wall() * 1000):x}"
 

@@ -95,9 +95,7 @@ class Gateway:
             max_transactions=limits.transactions,
             append_missing_nul=limits.append_missing_nul,
         )
-        self.outbox = Outbox(
-            transport, desk.flusher, max_bytes=limits.write_buffer_bytes, overflowed=self._overflowed
-        )
+        self.outbox = Outbox(transport, desk.flusher, max_bytes=limits.write_buffer_bytes, overflowed=self._overflowed)
         self._session: Session | None = None
         self._held: deque[stomp.Event] | None = None
         self._paused = False
@@ -183,7 +181,7 @@ class Gateway:
         handshake, self._handshake = self._handshake, None
         if handshake is None:
             raise AuthenticationFailed("this connection is authenticated already")
-        principal = desk.authentication.authenticate(handshake, event)
+        principal = desk.authentication.authenticate(handshake, event.headers)
         if len(desk.hub.sessions_of(principal.name)) >= desk.limits.sessions_per_user:
             raise LimitExceeded(f"a user has at most {desk.limits.sessions_per_user} sessions")
         session = Session(
@@ -328,12 +326,15 @@ class Gateway:
     async def _release(self, work: Awaitable[None]) -> None:
         await work
         held, self._held = self._held, None
-        while held and self._held is None:
+        while held and not self._holding():
             self._step(held.popleft())
-        if held and self._held is not None:
-            self._held.extend(held)
-        elif self._held is None and not self._closed and not self._paused:
+        if self._holding():
+            self._held = deque((*(held or ()), *(self._held or ())))
+        elif not self._closed and not self._paused:
             self._transport.resume_reading()
+
+    def _holding(self) -> bool:
+        return self._held is not None
 
     def _pause(self) -> None:
         if not self._paused:

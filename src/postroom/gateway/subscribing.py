@@ -82,7 +82,12 @@ def _permitted(desk: "Desk", principal: Principal, target: Destination, pattern:
 
 
 def _follower(
-    desk: "Desk", session: Session, event: stomp.Subscribe, subscription: Subscription, channel: Channel, log: LogKey
+    desk: "Desk",
+    session: Session,
+    event: stomp.Subscribe,
+    subscription: Subscription,
+    channel: Channel,
+    log: LogKey,
 ) -> Follower:
     limits = desk.limits
     return Follower(

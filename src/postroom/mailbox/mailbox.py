@@ -49,9 +49,7 @@ class Mailbox:
         self._metrics = metrics
         self._spawn = spawn
         self._appender = Appender(store, metrics, self._appended)
-        self._confirms = Confirms(
-            store, metrics, seconds=flow.confirm_seconds, batch=flow.confirm_batch, spawn=spawn
-        )
+        self._confirms = Confirms(store, metrics, seconds=flow.confirm_seconds, batch=flow.confirm_batch, spawn=spawn)
         self._followers: dict[LogKey, list[Follower]] = {}
         self._published: Callable[[StoredMessage], None] | None = None
         self._highest = 0

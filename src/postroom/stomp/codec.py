@@ -33,7 +33,16 @@ class Decoder:
     frame whose NUL is missing (some clients cut it off). After a violation nothing more is decoded.
     """
 
-    __slots__ = ("_append_missing_nul", "_body", "_buffer", "_head", "_limits", "_scanned", "heartbeats", "version")
+    __slots__ = (
+        "_append_missing_nul",
+        "_body",
+        "_buffer",
+        "_head",
+        "_limits",
+        "_scanned",
+        "heartbeats",
+        "version",
+    )
 
     def __init__(self, limits: Limits, *, append_missing_nul: bool = False) -> None:
         self._limits = limits

@@ -85,7 +85,7 @@ class Connection:
 
     def receive(self, data: bytes) -> list[Event]:
         """What `data` asks for, in order. Never blocks, never raises."""
-        if self.state is State.CLOSED:
+        if self._over():
             return []
         events: list[Event] = []
         for frame in self._decoder.feed(data):
@@ -99,9 +99,12 @@ class Connection:
                 break
             if event is not None:
                 events.append(event)
-                if self.state is State.CLOSED:
+                if self._over():
                     break
         return events
+
+    def _over(self) -> bool:
+        return self._state is State.CLOSED
 
     # ── what the server says ──────────────────────────────────────────────────────────────────────────
 
@@ -118,7 +121,11 @@ class Connection:
         return encode_frame(self.version, "RECEIPT", {"receipt-id": receipt})
 
     def error(
-        self, summary: str, receipt: str | None = None, detail: str = "", headers: dict[str, str] | None = None
+        self,
+        summary: str,
+        receipt: str | None = None,
+        detail: str = "",
+        headers: dict[str, str] | None = None,
     ) -> bytes:
         """ERROR; the connection is to be closed behind it. The body is `detail`, or `summary` again."""
         all_headers = {"message": summary, "content-type": "text/plain"}

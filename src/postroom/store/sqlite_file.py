@@ -388,7 +388,8 @@ class Database:
         )
         self._run("DELETE FROM entry WHERE log=? AND offset<=?", (state.id, through))
         self._run(
-            "UPDATE log SET floor=?, floor_number=?, floor_epoch=? WHERE id=?", (offset, number, epoch, state.id)
+            "UPDATE log SET floor=?, floor_number=?, floor_epoch=? WHERE id=?",
+            (offset, number, epoch, state.id),
         )
         state.floor, state.floor_number = _int(offset), _int(number)
         state.count -= _int(count)
@@ -427,8 +428,7 @@ class Database:
     def first_use(self, state: LogState, item: Append, since: int) -> tuple[Appended, bytes] | None:
         """Where the item's idempotency key was used first, and the digest of that body."""
         found = self._run(
-            "SELECT epoch, offset, previous, number, digest FROM used_key"
-            " WHERE log=? AND sender=? AND key=? AND at>=?",
+            "SELECT epoch, offset, previous, number, digest FROM used_key WHERE log=? AND sender=? AND key=? AND at>=?",
             (state.id, item.message.sender or "", item.key, since),
         )
         if not found:
@@ -458,7 +458,9 @@ class Database:
     def forget(self, keys_before: int, devices_before: float) -> None:
         """Remove keys past their window, and cursors of devices that were not seen for long."""
         self._run("DELETE FROM used_key WHERE at<?", (keys_before,))
-        for log, owner in self._run("SELECT log, owner FROM cursor WHERE seen<? AND owner<>?", (devices_before, SHARED)):
+        for log, owner in self._run(
+            "SELECT log, owner FROM cursor WHERE seen<? AND owner<>?", (devices_before, SHARED)
+        ):
             self._run("DELETE FROM cursor WHERE log=? AND owner=?", (log, owner))
             for state in self._states.values():
                 if state.id == log:

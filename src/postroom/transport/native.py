@@ -17,12 +17,13 @@ from picows import (
     WSFrame,
     WSListener,
     WSMsgType,
-    WSProtocol,
     WSTransport,
     WSUpgradeRequest,
     WSUpgradeResponse,
     WSUpgradeResponseWithListener,
 )
+
+from picows.picows import WSProtocol  # type: ignore[attr-defined]  # not public API: the version is bounded
 
 from postroom.transport import websocket
 from postroom.transport.base import Endpoint, Framing, Handshake, Receiver
@@ -48,7 +49,7 @@ class State(Enum):
     CLOSED = "closed"  # both are, or the pipe is gone
 
 
-class NativeTransport(WSListener):  # type: ignore[misc]
+class NativeTransport(WSListener):
     """One WebSocket connection. `max_bytes` bounds a message, whole or in fragments."""
 
     __slots__ = (
@@ -217,12 +218,15 @@ class NativeTransport(WSListener):  # type: ignore[misc]
         if self._held is None:
             return
         held, self._held = self._held, None
-        while held and self._held is None and self._state is State.OPEN and self._receiver is not None:
+        while held and not self._paused() and self._state is State.OPEN and self._receiver is not None:
             self._receiver.receive(held.popleft()[1])
-        if self._held is not None:
-            self._held.extendleft(reversed(held))
+        if self._paused():
+            self._held = deque((*held, *(self._held or ())))
         elif not self._pipe.is_closing():
             self._pipe.resume_reading()
+
+    def _paused(self) -> bool:
+        return self._held is not None
 
     @property
     def buffered_bytes(self) -> int:
@@ -273,7 +277,13 @@ class _Outlet:
 
 
 def upgrade(
-    pipe: asyncio.Transport, endpoint: Endpoint, handshake: Handshake, key: str, rest: bytes, *, max_bytes: int
+    pipe: asyncio.Transport,
+    endpoint: Endpoint,
+    handshake: Handshake,
+    key: str,
+    rest: bytes,
+    *,
+    max_bytes: int,
 ) -> None:
     """Answer a checked handshake with 101 and hand the pipe to picows; `rest` came behind the request's head."""
     listener = NativeTransport(pipe, max_bytes)
@@ -311,8 +321,8 @@ def upgrade(
     _feed(protocol, head.encode())
     # picows keeps both for as long as the connection lives.
     for request in kept:
-        request.headers = None
-    response.headers = None
+        request.headers = None  # type: ignore[assignment]
+    response.headers = None  # type: ignore[assignment]
     listener.attach(endpoint.accept(handshake, listener))
     if rest:
         _feed(protocol, rest)
@@ -326,5 +336,3 @@ def _feed(protocol: WSProtocol, data: bytes) -> None:
         buffer[:size] = view[:size]
         protocol.buffer_updated(size)
         view = view[size:]
-
-

@@ -75,7 +75,9 @@ class SockJSTransport:
 
     def close(self, code: int, reason: str = "") -> None:
         """A SockJS close frame, then the WebSocket's."""
-        self._pipe.write(websocket.text_message(framing.close(_GO_AWAY if code == 1000 else code, reason or "Go away!")))
+        self._pipe.write(
+            websocket.text_message(framing.close(_GO_AWAY if code == 1000 else code, reason or "Go away!"))
+        )
         self._pipe.close(1000 if code < 3000 and code != 1012 else code, reason)
 
     def abort(self) -> None:
@@ -151,5 +153,3 @@ def sockjs_route(prefix: str, endpoint: Endpoint, beats: Heartbeats) -> Route:
         return None
 
     return route
-
-

@@ -81,7 +81,7 @@ def parse_close(payload: bytes) -> tuple[int, str]:
     if len(payload) == 1:
         raise Fault(PROTOCOL_ERROR, "a close frame has no payload of one byte")
     code = int.from_bytes(payload[:2], "big")
-    if not (1000 <= code <= 1014 and code not in (1004, 1005, 1006) or 3000 <= code <= 4999):
+    if not ((1000 <= code <= 1014 and code not in (1004, 1005, 1006)) or 3000 <= code <= 4999):
         raise Fault(PROTOCOL_ERROR, f"{code} is no close code to be sent")
     try:
         return code, payload[2:].decode()

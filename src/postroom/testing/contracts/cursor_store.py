@@ -111,9 +111,7 @@ class CursorStoreContract(StoreFixtures):
         await store.confirm([up_to(first)])
         assert await store.cursor(INBOX, SHARED) == Cursor(first.position, 1, second.position.offset)
 
-    async def test_a_device_that_was_not_seen_for_long_is_forgotten(
-        self, store: Store, clock: HandClock
-    ) -> None:
+    async def test_a_device_that_was_not_seen_for_long_is_forgotten(self, store: Store, clock: HandClock) -> None:
         (first,) = await add(store, *some(1))
         for owner in (SHARED, PHONE):
             await store.cursor(INBOX, owner)

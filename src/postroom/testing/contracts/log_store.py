@@ -177,9 +177,7 @@ class LogStoreContract(StoreFixtures):
         assert at.position.offset == int(clock.wall() * 1e6)
         assert at.position.epoch >= 1
 
-    async def test_offsets_grow_while_the_clock_stands_or_goes_back(
-        self, store: Store, clock: HandClock
-    ) -> None:
+    async def test_offsets_grow_while_the_clock_stands_or_goes_back(self, store: Store, clock: HandClock) -> None:
         first, second = await add(store, item(), item())
         clock.set_back(3600)
         (third,) = await add(store, item())
@@ -258,9 +256,7 @@ class LogStoreContract(StoreFixtures):
         assert not at.duplicate
 
     @pytest.mark.parametrize("sweeps", [False, True])
-    async def test_a_key_is_remembered_for_its_window(
-        self, store: Store, clock: HandClock, sweeps: bool
-    ) -> None:
+    async def test_a_key_is_remembered_for_its_window(self, store: Store, clock: HandClock, sweeps: bool) -> None:
         await add(store, item(b"a", key="k"))
         clock.turn(IDEMPOTENCY_SECONDS - 1)
         if sweeps:
@@ -412,9 +408,7 @@ class LogStoreContract(StoreFixtures):
         assert await store.heads([INBOX]) == [Head(last.position, 2, last.position.offset, 2)]
         clock.set_back(3600)
         (after,) = await add(store, item(b"3"))
-        assert after == Appended(
-            Position(last.position.epoch, last.position.offset + 1), last.position.offset, 3
-        )
+        assert after == Appended(Position(last.position.epoch, last.position.offset + 1), last.position.offset, 3)
         assert await bodies(store) == [b"3"]
 
     # ── sweep ─────────────────────────────────────────────────────────────────────────────────────────

@@ -1,0 +1,60 @@
+"""A signed session cookie: who logged in, and when."""
+
+from collections.abc import Mapping
+from http.cookies import CookieError, SimpleCookie
+from typing import Final
+
+from itsdangerous import BadData, URLSafeTimedSerializer
+
+from postroom.auth.base import principal_of
+from postroom.errors import ConfigurationError
+from postroom.identity import Principal, UserName
+from postroom.transport.base import Handshake
+
+_MIN_SECRET: Final = 32
+_SALT: Final = "postroom.session"
+
+
+class CookieAuthenticator:
+    """Believes cookies that were signed with `secret` (32 characters or more) no longer than `max_age_seconds` ago.
+
+    A cookie that is forged or too old names nobody: a browser sends what it has, and its user may log in again.
+    """
+
+    name = "cookie"
+
+    def __init__(self, secret: str, *, cookie_name: str = "postroom", max_age_seconds: float = 86_400.0) -> None:
+        if len(secret) < _MIN_SECRET:
+            raise ConfigurationError(
+                f"auth.cookie: the secret has {len(secret)} characters; at least {_MIN_SECRET} are needed"
+            )
+        self.cookie_name = cookie_name
+        self.max_age_seconds = max_age_seconds
+        self._serializer = URLSafeTimedSerializer(secret, salt=_SALT)
+
+    def issue(self, name: UserName) -> str:
+        """The value of a cookie for `name`."""
+        return str(self._serializer.dumps(name))
+
+    def read(self, cookies: str) -> UserName | None:
+        """Whom a Cookie header names, if anybody."""
+        principal = self._principal(cookies)
+        return principal.name if principal is not None else None
+
+    def at_handshake(self, handshake: Handshake) -> Principal | None:
+        """The cookie of the request."""
+        return self._principal(handshake.headers.get("cookie", ""))
+
+    def at_connect(self, handshake: Handshake, headers: Mapping[str, str]) -> Principal | None:
+        """Nobody: a cookie comes with the handshake."""
+        return None
+
+    def _principal(self, cookies: str) -> Principal | None:
+        try:
+            found = SimpleCookie(cookies).get(self.cookie_name)
+            if found is None:
+                return None
+            name, at = self._serializer.loads(found.value, max_age=int(self.max_age_seconds), return_timestamp=True)
+        except (CookieError, BadData):
+            return None
+        return principal_of(str(name), (), at.timestamp() + self.max_age_seconds)

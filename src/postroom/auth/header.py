@@ -1,0 +1,41 @@
+"""A header of a trusted proxy that has authenticated the user itself."""
+
+from collections.abc import Mapping, Sequence
+from ipaddress import ip_address, ip_network
+
+from postroom.auth.base import principal_of
+from postroom.errors import ConfigurationError
+from postroom.identity import Principal
+from postroom.transport.base import Handshake
+
+
+class HeaderAuthenticator:
+    """Believes the header `name` of requests that come from one of the networks `trusted`; of others it ignores it."""
+
+    name = "header"
+
+    def __init__(self, name: str, trusted: Sequence[str]) -> None:
+        if not name or not trusted:
+            raise ConfigurationError('auth.header: name and trusted are both needed, such as trusted = ["10.0.0.0/8"]')
+        self._header = name.lower()
+        try:
+            self._networks = [ip_network(text) for text in trusted]
+        except ValueError as error:
+            raise ConfigurationError(f"auth.header: trusted: {error}") from error
+
+    def at_handshake(self, handshake: Handshake) -> Principal | None:
+        """Whom the proxy names."""
+        value = handshake.headers.get(self._header)
+        if not value:
+            return None
+        try:
+            address = ip_address(handshake.peer_address)
+        except ValueError:
+            return None
+        if not any(address in network for network in self._networks):
+            return None
+        return principal_of(value, (), None)
+
+    def at_connect(self, handshake: Handshake, headers: Mapping[str, str]) -> Principal | None:
+        """Nobody: the header comes with the handshake."""
+        return None

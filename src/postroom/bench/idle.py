@@ -1,0 +1,47 @@
+"""Idle connections: opens N with one subscription each, holds them, and weighs the server."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from postroom.bench.client import Connection, close_all, connect_all
+from postroom.bench.load import Load, Measured, Tally
+from postroom.bench.process import rss_bytes
+from postroom.bench.report import Report, report
+
+
+async def run(load: Load, progress: Callable[[str], None], *, pid: int | None) -> Report:
+    """Hold the connections for `load.duration`; with `pid`, tell the server's RSS per connection.
+
+    The rate is that of opening. Ten connections are opened and closed first, so that what a server loads
+    with its first client is not counted. Raises BenchFailed if a connection is refused.
+    """
+    tally = Tally()
+
+    def connection(number: int) -> Connection:
+        return Connection(load.dialect, tally, load.login(number))
+
+    def subscriptions(_: Connection) -> tuple[str]:
+        return (load.destination,)
+
+    await close_all(await connect_all(load.url, connection, min(10, load.connections), subscriptions))
+    await asyncio.sleep(load.warmup)
+    before = rss_bytes(pid) if pid else None
+    began, cpu = time.perf_counter(), time.process_time()
+    held = await connect_all(load.url, connection, load.connections, subscriptions)
+    seconds = time.perf_counter() - began
+    cpu = time.process_time() - cpu
+    progress(f"{len(held)} connections open after {seconds:.1f} s")
+    await asyncio.sleep(load.duration)
+    after = rss_bytes(pid) if pid else None
+    tally.received = len(held) - tally.lost
+    await close_all(held)
+    figures: dict[str, float] = {}
+    if before is not None and after is not None:
+        figures = {
+            "rss_before_bytes": before,
+            "rss_after_bytes": after,
+            "rss_bytes_per_connection": round((after - before) / load.connections),
+        }
+    measured = Measured(seconds=seconds, count=len(held), generator_cpu=cpu / seconds)
+    return report("idle", "connects", load, tally, measured, **figures)

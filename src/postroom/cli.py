@@ -1,0 +1,124 @@
+"""The command line."""
+
+import os
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import structlog
+
+from postroom import logs
+from postroom.config import Settings, check_authentication, load
+from postroom.errors import ConfigurationError, MissingExtra, PostroomError
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+_log = structlog.get_logger("postroom")
+
+
+class _Group(click.Group):
+    """Says what went wrong in one line, not in a traceback."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except (PostroomError, OSError) as error:
+            click.echo(f"postroom: {error}", err=True)
+            context.exit(2 if isinstance(error, ConfigurationError) else 1)
+        except KeyboardInterrupt:
+            context.exit(130)
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return sorted([*super().list_commands(context), "bench"])
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name == "bench":
+            return _bench()
+        return super().get_command(context, name)
+
+
+def _bench() -> click.Command:
+    try:
+        from postroom.bench.cli import bench
+    except ModuleNotFoundError as error:
+        if error.name is not None and error.name.startswith("postroom"):
+            raise
+        raise MissingExtra("postroom bench", "bench") from error
+    return bench
+
+
+@click.group(cls=_Group)
+@click.version_option(version("postroom"), prog_name="postroom")
+def main() -> None:
+    """Postroom: a WebSocket messaging server. Messages reach their users, also those who are away."""
+
+
+def _server_options(command: _F) -> _F:
+    for option in (
+        click.option("--store", metavar="URL", help="Where logs are kept: sqlite:///FILE or memory:."),
+        click.option("--node-id", metavar="ID", help="This node's name."),
+        click.option("--port", type=click.IntRange(0, 65535), help="The port to listen on (8080)."),
+        click.option("--host", metavar="ADDRESS", help="The address to listen on (127.0.0.1)."),
+        click.option(
+            "--config",
+            type=click.Path(path_type=Path),
+            help="The settings' file (postroom.toml, if there is one).",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def _settings(config: Path | None, **overrides: Any) -> Settings:
+    named = config if config is not None else _path(os.environ.get("POSTROOM_CONFIG"))
+    settings = load(named, os.environ, overrides)
+    logs.configure(settings.log.level, settings.log.format)
+    return settings
+
+
+def _path(text: str | None) -> Path | None:
+    return Path(text) if text else None
+
+
+@main.command()
+@click.argument("application", metavar="[APP]", required=False)
+@_server_options
+@click.option("--dev", is_flag=True, default=None, help="Development only: clients say who they are, no password.")
+def serve(application: str | None, config: Path | None, **overrides: Any) -> None:
+    """Run a node. APP is an application of yours: module:attribute."""
+    from postroom import app
+
+    settings = _settings(config, **overrides)
+    check_authentication(settings)
+    if settings.dev:
+        _log.warning("DEVELOPMENT MODE: every client is who it says it is; never serve this to a network")
+    app.serve(settings, application)
+
+
+@main.command()
+@_server_options
+def demo(config: Path | None, **overrides: Any) -> None:
+    """Run a node with the chat page, for a first look. No password is asked."""
+    from postroom import demo as chat  # noqa
+
+    settings = _settings(config, **overrides)
+    _log.warning("DEMO: users log in by name alone; never serve this to a network")
+    chat.run(settings)
+
+
+@main.command("check-config")
+@click.option("--config", type=click.Path(path_type=Path), help="The settings' file (postroom.toml, if there is one).")
+def check_config(config: Path | None) -> None:
+    """Say whether the settings are right, and what they come to."""
+    from postroom.channel import ChannelRegistry
+
+    settings = load(config if config is not None else _path(os.environ.get("POSTROOM_CONFIG")), os.environ, {})
+    check_authentication(settings)
+    click.echo(f"ok: {settings.node_id} on {settings.host}:{settings.port}, store {settings.store}")
+    for channel in ChannelRegistry(settings.channels).channels:
+        click.echo(f"  {channel.code:12} {channel.delivery:10} {channel.destination}  {channel.description}")
+
+
+__all__ = ["main"]

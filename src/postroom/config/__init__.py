@@ -1,0 +1,30 @@
+"""Settings: defaults < `postroom.toml` < `POSTROOM_*` < the command line."""
+
+from postroom.config.loading import check_authentication, load
+from postroom.config.settings import (
+    Auth,
+    CookieAuth,
+    Delivery,
+    Endpoints,
+    HeaderAuth,
+    HeartBeat,
+    JwtAuth,
+    Limits,
+    Log,
+    Settings,
+)
+
+__all__ = [
+    "Auth",
+    "CookieAuth",
+    "Delivery",
+    "Endpoints",
+    "HeaderAuth",
+    "HeartBeat",
+    "JwtAuth",
+    "Limits",
+    "Log",
+    "Settings",
+    "check_authentication",
+    "load",
+]

@@ -1,0 +1,53 @@
+"""Structured logs: text for people, JSON for machines; the standard library's loggers included."""
+
+import logging
+import sys
+from typing import Any, Literal
+
+import structlog
+
+
+def configure(level: str, format: Literal["text", "json"]) -> None:
+    """Send all logs to standard error, from `level` up. Control characters in values are escaped."""
+    shared: list[Any] = [
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+        _escape,
+    ]
+    if format == "json":
+        render: Any = structlog.processors.JSONRenderer()
+    else:
+        render = structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "asyncio"):
+        logging.getLogger(name).handlers.clear()
+        logging.getLogger(name).propagate = True
+    # uvicorn tells of its own start and end; the node does so too, and knows more.
+    logging.getLogger("uvicorn.error").setLevel("WARNING")
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+
+
+def _escape(logger: object, name: str, event: Any) -> Any:
+    """What clients send ends up in values: none of it may start a line of its own or steer a terminal."""
+    for key, value in event.items():
+        if isinstance(value, str) and key not in ("exception", "timestamp") and not value.isprintable():
+            event[key] = value.encode("unicode_escape").decode()
+    return event
