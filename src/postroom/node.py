@@ -250,7 +250,7 @@ class Node:
 def _limits(settings: Settings) -> Limits:
     limits, delivery = settings.limits, settings.delivery
     return Limits(
-        stomp=stomp.Limits(
+        frame=stomp.Limits(
             max_headers=limits.max_headers,
             max_header_bytes=limits.max_header_bytes,
             max_body_bytes=limits.max_message_bytes,

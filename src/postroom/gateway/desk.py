@@ -21,7 +21,7 @@ from postroom.wheel import Wheel
 class Limits(Struct, frozen=True):
     """What one session may use, and how long it may take."""
 
-    stomp: stomp.Limits = stomp.Limits()
+    frame: stomp.Limits = stomp.Limits()
     heart_beat: tuple[int, int] = (10_000, 10_000)
     subscriptions: int = 256
     sessions_per_user: int = 10_000

@@ -89,7 +89,7 @@ class Gateway:
         self._handshake: Handshake | None = handshake
         self._transport = transport
         self._stomp = stomp.Connection(
-            limits=limits.stomp,
+            limits=limits.frame,
             heart_beat=limits.heart_beat,
             server=desk.name,
             max_transactions=limits.transactions,

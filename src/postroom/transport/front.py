@@ -8,7 +8,7 @@ come later on a connection which was used for HTTP before.
 import asyncio
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import httptools
 import structlog
@@ -57,8 +57,7 @@ class Front(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client is here."""
-        assert isinstance(transport, asyncio.Transport)
-        self._pipe = transport
+        self._pipe = cast("asyncio.Transport", transport)  # uvloop's has another base
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(self._limits.head_seconds, self._too_slow)
 

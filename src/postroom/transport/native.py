@@ -12,6 +12,7 @@ from enum import Enum
 from typing import Any, Final
 
 import structlog
+from multidict import CIMultiDict
 from picows import (
     WSAutoPingStrategy,
     WSFrame,
@@ -39,6 +40,9 @@ _HIGH_WATER: Final = 65_536
 _quiet = logging.getLogger("postroom.picows")
 _quiet.setLevel(logging.CRITICAL + 1)
 _PICOWS_LOG: Final[Any] = logging.LoggerAdapter(_quiet, {})
+
+
+_NO_HEADERS: Final[CIMultiDict[str]] = CIMultiDict()
 
 
 class State(Enum):
@@ -319,10 +323,10 @@ def upgrade(
         f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n"
     )
     _feed(protocol, head.encode())
-    # picows keeps both for as long as the connection lives.
+    # picows keeps request and response for as long as the connection lives: all share one empty set of headers.
     for request in kept:
-        request.headers = None  # type: ignore[assignment]
-    response.headers = None  # type: ignore[assignment]
+        request.headers = _NO_HEADERS
+    response.headers = _NO_HEADERS
     listener.attach(endpoint.accept(handshake, listener))
     if rest:
         _feed(protocol, rest)
