@@ -19,7 +19,7 @@ import apsw
 import structlog
 
 from postroom.clock import Clock, SystemClock
-from postroom.errors import KeyReused, MailboxFull, MessageTooLarge, Refused, StoreUnavailable
+from postroom.errors import KeyReused, MailboxFull, MessageTooLarge, OutcomeUnknown, Refused, StoreUnavailable
 from postroom.position import START, Epoch, Head, LogKey, Position
 from postroom.store.base import (
     DEVICE_SECONDS,
@@ -38,7 +38,22 @@ _log = structlog.get_logger("postroom.store")
 
 T = TypeVar("T")
 
+_ENVIRONMENT: Final = (
+    apsw.BusyError,
+    apsw.CantOpenError,
+    apsw.ConnectionClosedError,
+    apsw.CorruptError,
+    apsw.FullError,
+    apsw.IOError,
+    apsw.NoMemError,
+    apsw.NotADBError,
+    apsw.ReadOnlyError,
+    OSError,
+    MemoryError,
+)
+"""What is the disk's or the machine's fault, not that of what was asked."""
 _MAX_ROWS: Final = 4096
+_MARK_SECONDS: Final = 60.0
 _SWEEP_ROWS: Final = 5000
 
 
@@ -74,6 +89,7 @@ class SQLiteStore:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._leases: dict[tuple[LogKey, str], tuple[str, float]] = {}
         self._swept = 0
+        self._marked = self._clock.monotonic()
 
     async def __aenter__(self) -> Self:
         """Lock the file, migrate it, and start the thread. Raises StoreUnavailable."""
@@ -115,7 +131,11 @@ class SQLiteStore:
 
     async def sweep(self) -> int:
         """See `LogStore.sweep`."""
-        return await self._submit(self._sweep)
+        gone = await self._submit(self._sweep)
+        if (now := self._clock.monotonic()) - self._marked >= _MARK_SECONDS:
+            self._marked = now
+            await self._submit(self._file.mark, reads=True)
+        return gone
 
     async def cursor(self, log: LogKey, owner: str) -> Cursor:
         """See `CursorStore.cursor`."""
@@ -194,19 +214,29 @@ class SQLiteStore:
                 self._file.prefetch(log for job in jobs for log in job.logs)
                 for job in jobs:
                     job.answer = job.work()
-        except (apsw.Error, OSError, MemoryError) as error:
-            # Nothing of it is stored: what memory says of these logs is read again from the file.
-            failure = StoreUnavailable(f"SQLite: {error}")
+        except Exception as error:
+            self._failed(jobs, error)
+
+    def _failed(self, jobs: list[_Job], error: Exception) -> None:
+        """Nothing of it is stored, or that is not known; the store goes on from what the file says."""
+        sure = self._file.recover()
+        if sure and len(jobs) > 1 and not isinstance(error, _ENVIRONMENT):
+            # One of them is at fault: alone it fails alone.
             for job in jobs:
-                job.error = failure
-            self._file.recover()
+                self._write([job])
+            return
+        kind = StoreUnavailable if sure else OutcomeUnknown
+        _log.error("the store could not write", reason=str(error), outcome_known=sure)
+        for job in jobs:
+            job.error = kind(f"SQLite: {error}")
 
     def _try(self, job: _Job) -> None:
         try:
             job.answer = job.work()
-        except (apsw.Error, OSError, MemoryError) as error:
+        except Exception as error:
             job.error = StoreUnavailable(f"SQLite: {error}")
-            self._file.recover()
+            if isinstance(error, _ENVIRONMENT):
+                self._file.recover()
 
     # ── what it does, in the thread ───────────────────────────────────────────────────────────────────
 

@@ -6,6 +6,7 @@ import os
 import secrets
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import IO, Final
 
@@ -24,6 +25,13 @@ from postroom.store.base import SHARED, Append, Appended, Cursor
 _log = structlog.get_logger("postroom.store")
 
 SCHEMA_VERSION: Final = 1
+_PRAGMAS: Final = (
+    "journal_mode=WAL",
+    "synchronous=FULL",
+    "wal_autocheckpoint=4000",
+    "cache_size=-65536",
+    "temp_store=MEMORY",
+)
 _SCHEMA: Final = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE log (
@@ -48,6 +56,8 @@ CREATE TABLE used_key (
 ) WITHOUT ROWID;
 CREATE INDEX used_key_by_age ON used_key (at);
 """
+_MIGRATIONS: Final = (_SCHEMA,)
+"""What leads from each schema version to the next, from 0: nothing at all."""
 _COLUMNS: Final = 9
 _CHUNKS: Final = tuple(1 << power for power in range(9, -1, -1))
 _INSERT: Final = {
@@ -82,6 +92,17 @@ _BUSY_MS: Final = 1000
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(tuple[str | None, dict[str, str]]).decode
+
+
+class Mark(msgspec.Struct):
+    """How often a database was opened, and its generation."""
+
+    database: str
+    opens: int
+    generation: int
+
+
+_NO_MARK: Final = Mark("", 0, 0)
 
 
 class LogState:
@@ -134,6 +155,11 @@ class Database:
         self._cursors: dict[tuple[int, str], tuple[object, ...]] = {}
         self._new_logs: list[tuple[object, ...]] = []
         self._logs = 0
+        self._beside = path.with_name(path.name + ".generation")
+        self._mark: Mark | None = None
+        self._suspect = False
+        self._newest: tuple[object, ...] | None = None
+        self._witness: tuple[object, ...] | None = None
         self.epoch = Epoch(1)
 
     # ── opening and closing ───────────────────────────────────────────────────────────────────────────
@@ -148,6 +174,9 @@ class Database:
         except (apsw.Error, OSError) as error:
             self.close()
             raise StoreUnavailable(f"cannot open {self._path}: {error}") from error
+        except BaseException:
+            self.close()
+            raise
 
     def _take_lock(self) -> None:
         lock = open(self._path.with_name(self._path.name + ".lock"), "a+")  # noqa: SIM115
@@ -168,94 +197,155 @@ class Database:
         self._lock = lock
 
     def _connect(self) -> None:
-        new = not self._path.exists()
-        connection = apsw.Connection(str(self._path))
-        self._connection = connection
-        if new and sys.platform != "win32":
-            os.chmod(self._path, 0o600)
-        connection.set_busy_timeout(_BUSY_MS)
-        self._run("PRAGMA journal_mode=WAL")
-        self._run("PRAGMA synchronous=FULL")
-        self._run("PRAGMA wal_autocheckpoint=4000")
-        self._run("PRAGMA cache_size=-65536")
-        self._run("PRAGMA temp_store=MEMORY")
+        os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
+        self._connection = apsw.Connection(str(self._path))
+        try:
+            self._prepare()
+        except BaseException:
+            # A connection without its pragmas would promise what it does not keep.
+            self._disconnect()
+            raise
+
+    def _prepare(self) -> None:
+        assert self._connection is not None
+        self._connection.set_busy_timeout(_BUSY_MS)
+        for pragma in _PRAGMAS:
+            self._run(f"PRAGMA {pragma}")
         ((found,),) = self._run("PRAGMA user_version")
         version = _int(found)
-        if version == 0:
-            with self.transaction():
-                for statement in _SCHEMA.split(";\n"):
-                    self._run(statement)
-                self._run("INSERT INTO meta VALUES ('database', ?)", (secrets.token_hex(8),))
-                self._run("INSERT INTO meta VALUES ('opens', 0)")
-                self._run("INSERT INTO meta VALUES ('generation', 1)")
+        if version > SCHEMA_VERSION:
+            raise StoreUnavailable(
+                f"{self._path} was written by a newer Postroom (its schema is {version}, this one knows"
+                f" {SCHEMA_VERSION}): install that version again, or start with another file"
+            )
+        if version < SCHEMA_VERSION:
+            with self._commit():
+                for step in _MIGRATIONS[version:]:
+                    for statement in step.split(";\n"):
+                        self._run(statement)
+                if not version:
+                    self._run("INSERT INTO meta VALUES ('database', ?)", (secrets.token_hex(8),))
+                    self._run("INSERT INTO meta VALUES ('opens', 0), ('generation', 1)")
                 self._run(f"PRAGMA user_version={SCHEMA_VERSION}")
-        elif version > SCHEMA_VERSION:
-            raise StoreUnavailable(f"{self._path} was written by a newer Postroom (its schema is {version})")
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(apsw.Error):
+                connection.close(force=True)
 
     def _count_opening(self) -> None:
         """Raise the epoch where the file may be older than what was written last: a restored backup.
 
-        The file and a small file beside it count the openings, and name the database. A file behind its
-        neighbour, or beside another's or none, has lost its tail, for all that anybody can know.
+        The file and a small file beside it count the openings (and closings, and now and then in between), and
+        name the database. A file behind its neighbour, or beside another's or none, has lost its tail, for all
+        that anybody can know.
         """
         meta = {str(name): str(value) for name, value in self._run("SELECT name, value FROM meta")}
-        beside = self._path.with_name(self._path.name + ".generation")
-        try:
-            known = json.loads(beside.read_text())
-        except (OSError, ValueError):
-            known = {}
-        database, opens, generation = meta["database"], int(meta["opens"]), int(meta["generation"])
-        if opens:
-            lost = known.get("database") != database or int(known.get("opens", 0)) > opens
-            if lost:
-                generation = max(generation, int(known.get("generation", 0))) + 1
-                _log.warning("the store may have lost its newest messages: a new epoch begins", epoch=generation)
-        with self.transaction():
-            self._run("UPDATE meta SET value=? WHERE name='opens'", (opens + 1,))
-            self._run("UPDATE meta SET value=? WHERE name='generation'", (generation,))
-        replacement = beside.with_suffix(".new")
-        replacement.write_text(json.dumps({"database": database, "opens": opens + 1, "generation": generation}))
-        os.replace(replacement, beside)
-        self.epoch = Epoch(generation)
+        beside = self._neighbour()
+        self._mark = mark = Mark(meta["database"], int(meta["opens"]), int(meta["generation"]))
+        fresh = not mark.opens and beside == _NO_MARK
+        if not fresh and (beside.database != mark.database or beside.opens > mark.opens):
+            mark.generation = max(mark.generation, beside.generation) + 1
+            _log.warning("the store may have lost its newest messages: a new epoch begins", epoch=mark.generation)
+        mark.opens = max(mark.opens, beside.opens)
+        self.mark()
+        self.epoch = Epoch(mark.generation)
         ((last,),) = self._run("SELECT max(id) FROM log")
         self._logs = 0 if last is None else _int(last)
+
+    def _neighbour(self) -> Mark:
+        try:
+            return msgspec.json.decode(self._beside.read_bytes(), type=Mark)
+        except (OSError, msgspec.DecodeError):
+            return _NO_MARK
+
+    def mark(self) -> None:
+        """Count on, here and then in the file beside: a copy of this file made before is known to be old."""
+        if (mark := self._mark) is None:
+            return
+        mark.opens += 1
+        with self._commit():
+            self._run(
+                "INSERT OR REPLACE INTO meta VALUES ('opens', ?), ('generation', ?)", (mark.opens, mark.generation)
+            )
+        replacement = self._beside.with_suffix(".new")
+        with open(replacement, "wb") as file:
+            file.write(msgspec.json.encode(mark))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(replacement, self._beside)
 
     def close(self) -> None:
         """Close, so that the next opening needs no recovery."""
         if self._connection is not None:
-            with contextlib.suppress(apsw.Error):
+            with contextlib.suppress(apsw.Error, OSError):
+                self.mark()
                 self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-            self._connection.close()
-            self._connection = None
+            self._disconnect()
         if self._lock is not None:
             self._lock.close()
             self._lock = None
 
-    def recover(self) -> None:
-        """After a failure: forget what memory says, and never trust a handle whose sync has failed."""
+    def recover(self) -> bool:
+        """After a failure: forget what memory says, and never trust a handle whose sync has failed.
+
+        Whether the transaction that failed is certainly not in the file.
+        """
+        witness, self._witness = self._witness, None
+        self._forget()
+        self._disconnect()
+        try:
+            self._connect()
+            return witness is None or not self._run("SELECT 1 FROM entry WHERE log=? AND offset=?", witness)
+        except (apsw.Error, OSError, StoreUnavailable) as error:
+            self._disconnect()
+            _log.error("the store cannot be opened again", reason=str(error))
+            return witness is None
+
+    def _forget(self) -> None:
         self._states.clear()
         self._rows, self._pending = [], 0
         self._cursors.clear()
         self._new_logs.clear()
-        try:
-            if self._connection is not None:
-                self._connection.close(force=True)
+        self._suspect = True
+
+    def _trust(self) -> None:
+        """After a failure, bring all that the write-ahead log holds into the file before writing on.
+
+        Pages whose sync has failed once are not written by the next sync; a later commit behind them in the
+        write-ahead log would be lost with them.
+        """
+        if self._connection is None:
             self._connect()
-        except (apsw.Error, OSError, StoreUnavailable) as error:
-            _log.error("the store cannot be opened again", reason=str(error))
+        if self._suspect:
+            assert self._connection is not None
+            self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            self._suspect = False
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """What is done within is on the disk afterwards, or not done."""
+        """What is done within is on the disk afterwards, or not done. After a failure call `recover`."""
+        self._trust()
+        with self._commit():
+            yield
+            self.flush()
+
+    @contextlib.contextmanager
+    def _commit(self) -> Iterator[None]:
+        self._witness = None
         self._run("BEGIN IMMEDIATE")
         try:
             yield
-            self.flush()
+            self._witness = self._newest
             self._run("COMMIT")
+            self._witness = None
         except BaseException:
             with contextlib.suppress(apsw.Error):
                 self._run("ROLLBACK")
             raise
+        finally:
+            self._newest = None
 
     def _run(self, statement: str, values: Sequence[object] = ()) -> list[tuple[object, ...]]:
         if self._connection is None:
@@ -274,11 +364,16 @@ class Database:
 
     def prefetch(self, logs: Iterable[LogKey]) -> None:
         """Read the states of those `logs` that are not in memory, in one statement."""
-        missing = {log for log in logs if log not in self._states}
+        wanted = [*logs]
+        missing = {log for log in wanted if log not in self._states}
         if not missing:
             return
         if len(self._states) > _MAX_STATES:
-            self._states.clear()
+            # Never what the file does not know yet.
+            self.flush()
+            for log in [*islice(self._states, _MAX_STATES // 8)]:
+                del self._states[log]
+            missing = {log for log in wanted if log not in self._states}
         for log in missing:
             self._states[log] = LogState(log, 0, Retention())
         for user, name, *row in self._run(_LOAD, (_json([(log.user or "", log.name) for log in missing]),)):
@@ -316,6 +411,7 @@ class Database:
             self._flush_logs()
         if self._pending:
             rows, self._rows, self._pending = self._rows, [], 0
+            self._newest = (rows[-_COLUMNS], rows[1 - _COLUMNS])
             self._insert(_INSERT, _COLUMNS, rows)
         if self._cursors:
             cursors, self._cursors = self._cursors, {}
