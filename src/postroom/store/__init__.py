@@ -1,6 +1,7 @@
 """The truth: logs and cursors. Engines are found by the URL's scheme among the entry points `postroom.stores`."""
 
 from importlib.metadata import entry_points
+from pathlib import Path
 
 from postroom.errors import ConfigurationError
 from postroom.store.base import Store
@@ -15,3 +16,15 @@ def open_store(url: str) -> Store:
         raise ConfigurationError(f"no store serves {url!r}: use one of {known}")
     store: Store = engines[scheme].load()(url)
     return store
+
+
+def file_of(url: str) -> Path | None:
+    """The file that a store's URL names; None for a store that keeps none here.
+
+    `sqlite:` alone is `postroom-data/postroom.db`, `sqlite:///x.db` is relative, `sqlite:////x.db` absolute.
+    """
+    scheme, _, rest = url.partition(":")
+    if scheme != "sqlite":
+        return None
+    rest = rest.removeprefix("///")
+    return Path(rest) if rest else Path("postroom-data/postroom.db")

@@ -21,6 +21,7 @@ import structlog
 from postroom.clock import Clock, SystemClock
 from postroom.errors import KeyReused, MailboxFull, MessageTooLarge, OutcomeUnknown, Refused, StoreUnavailable
 from postroom.position import START, Epoch, Head, LogKey, Position
+from postroom.store import file_of
 from postroom.store.base import (
     DEVICE_SECONDS,
     IDEMPOTENCY_SECONDS,
@@ -81,7 +82,7 @@ class SQLiteStore:
 
     def __init__(self, url: str = "sqlite:", *, clock: Clock | None = None) -> None:
         self._clock = clock if clock is not None else SystemClock()
-        self._file = Database(path_of(url))
+        self._file = Database(file_of(url) or Path("postroom-data/postroom.db"))
         self._waiting: deque[_Job] = deque()
         self._condition = threading.Condition()
         self._stopping = False
@@ -89,6 +90,7 @@ class SQLiteStore:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._leases: dict[tuple[LogKey, str], tuple[str, float]] = {}
         self._swept = 0
+        self._failing = False
         self._marked = self._clock.monotonic()
 
     async def __aenter__(self) -> Self:
@@ -214,6 +216,7 @@ class SQLiteStore:
                 self._file.prefetch(log for job in jobs for log in job.logs)
                 for job in jobs:
                     job.answer = job.work()
+            self._failing = False
         except Exception as error:
             self._failed(jobs, error)
 
@@ -226,7 +229,9 @@ class SQLiteStore:
                 self._write([job])
             return
         kind = StoreUnavailable if sure else OutcomeUnknown
-        _log.error("the store could not write", reason=str(error), outcome_known=sure)
+        if not self._failing:
+            self._failing = True
+            _log.error("the store cannot write", reason=str(error), outcome_known=sure)
         for job in jobs:
             job.error = kind(f"SQLite: {error}")
 
@@ -349,11 +354,3 @@ def _wake_promptly() -> None:
     if sys.platform == "linux":
         pr_set_timerslack = 29
         ctypes.CDLL(None).prctl(pr_set_timerslack, 1000, 0, 0, 0)
-
-
-def path_of(url: str) -> Path:
-    """The file that a `sqlite:` URL names."""
-    rest = url.removeprefix("sqlite:")
-    if rest.startswith("///"):
-        rest = rest[3:]
-    return Path(rest) if rest else Path("postroom-data/postroom.db")

@@ -1,0 +1,50 @@
+# Six words, the same for people and for CI.
+PYTHON ?= $(firstword $(foreach name,python3.14 python3.13 python3.12 python3.11 python3,$(if $(shell $(name) -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo yes),$(name))))
+VENV := .venv
+BIN := $(VENV)/bin
+PORT ?= 8080
+
+.PHONY: setup run test check bench docs lock
+
+setup: $(VENV)/.ready tests/clients/node_modules/.ready
+
+$(VENV)/.ready: pyproject.toml requirements.lock
+	@test -n "$(PYTHON)" || { echo "Postroom needs Python 3.11 or newer, with venv (Debian: apt install python3-venv)" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e ".[bench,websockets]" --group test --group typing --group dev --group docs
+	touch $@
+
+tests/clients/node_modules/.ready: tests/clients/package-lock.json
+	@command -v npm >/dev/null || { echo "the tests' clients need Node.js with npm (Debian: apt install nodejs npm)" >&2; exit 1; }
+	cd tests/clients && npm ci --no-audit --no-fund --ignore-scripts --loglevel=error
+	touch $@
+
+benchmarks/servers/node_modules/.ready: benchmarks/servers/package-lock.json
+	cd benchmarks/servers && npm ci --no-audit --no-fund --ignore-scripts --loglevel=error
+	touch $@
+
+run: $(VENV)/.ready
+	$(BIN)/postroom demo --port $(PORT)
+
+test: setup
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy src tests examples benchmarks
+	$(BIN)/lint-imports
+	$(BIN)/codespell src tests docs examples benchmarks README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md
+
+bench: $(VENV)/.ready benchmarks/servers/node_modules/.ready
+	$(BIN)/python benchmarks/run.py
+
+docs: $(VENV)/.ready
+	$(BIN)/mkdocs build --strict
+
+# New versions of everything, within the bounds of pyproject.toml.
+lock:
+	rm -rf $(VENV) && $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet -e ".[bench,websockets]" --group test --group typing --group dev --group docs
+	$(BIN)/python -m pip freeze --exclude-editable | grep -v '^pip==' > requirements.lock

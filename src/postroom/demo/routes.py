@@ -1,0 +1,180 @@
+"""The chat page's routes: login, the page itself, and the two form endpoints of the well-known Spring example."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from html import escape
+from pathlib import Path
+from typing import Final
+from urllib.parse import parse_qs
+
+import msgspec
+from starlette.datastructures import FormData
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import Receive, Scope, Send
+
+from postroom.auth.cookie import CookieAuthenticator
+from postroom.destination import user_name
+from postroom.errors import PostroomError, Refused
+from postroom.http.post import Post
+from postroom.identity import UserName
+
+_STATIC: Final = Path(__file__).with_name("static")
+_MAX_FORM: Final = 65_536
+_REPLY: Final = "/topic/reply"
+_HEADERS: Final = {
+    "Content-Security-Policy": (
+        "default-src 'self'; connect-src 'self' ws: wss:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    ),
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+}
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+class ChatPage:
+    """Serves the page to those who have logged in, and the login to the others."""
+
+    def __init__(self, post: Post, cookies: CookieAuthenticator) -> None:
+        self._post = post
+        self._cookies = cookies
+        self._chat = (_STATIC / "chat.html").read_text(encoding="utf-8")
+        self._login = (_STATIC / "login.html").read_text(encoding="utf-8")
+
+    def routes(self) -> Sequence[BaseRoute]:
+        """All routes of the demo."""
+        return [
+            Route("/", self._index, methods=["GET"]),
+            Route("/login", _own(self._log_in), methods=["POST"]),
+            Route("/logout", _own(self._log_out), methods=["POST"]),
+            Route("/wsTemplate/sendToUser", _own(self._send), methods=["POST"]),
+            Route("/wsTemplate/pullUnreadMessage", _own(self._pull), methods=["POST"]),
+            Mount("/static", StaticFiles(directory=_STATIC)),
+        ]
+
+    def _who(self, request: Request) -> UserName | None:
+        return self._cookies.read(request.headers.get("cookie", ""))
+
+    async def _index(self, request: Request) -> Response:
+        who = self._who(request)
+        if who is None:
+            return self._ask("")
+        return HTMLResponse(self._chat.replace("{{user}}", escape(who)), headers=_HEADERS)
+
+    def _ask(self, problem: str) -> Response:
+        page = self._login.replace("{{problem}}", escape(problem))
+        return HTMLResponse(page, 400 if problem else 200, headers=_HEADERS)
+
+    async def _log_in(self, request: Request) -> Response:
+        form = await _form(request)
+        try:
+            name = user_name(_text(form, "username").strip())
+        except Refused as error:
+            return self._ask(str(error))
+        answer = RedirectResponse("/", 303)
+        answer.set_cookie(
+            self._cookies.cookie_name,
+            self._cookies.issue(name),
+            max_age=int(self._cookies.max_age_seconds),
+            httponly=True,
+            samesite="lax",
+        )
+        return answer
+
+    async def _log_out(self, request: Request) -> Response:
+        answer = RedirectResponse("/", 303)
+        answer.delete_cookie(self._cookies.cookie_name, httponly=True, samesite="lax")
+        return answer
+
+    async def _send(self, request: Request) -> Response:
+        who = self._who(request)
+        if who is None:
+            return PlainTextResponse("log in first", 401)
+        form = await _form(request)
+        content = f"{who} say: {_text(form, 'msg')}"
+        try:
+            receiver = user_name(_text(form, "receiver"))
+            await self._post.send_to_user(
+                receiver,
+                _REPLY,
+                msgspec.json.encode({"content": content}),
+                sender=who,
+                headers={"content-type": "application/json"},
+            )
+        except PostroomError as error:
+            return PlainTextResponse(str(error), 400 if isinstance(error, Refused) else 503)
+        return PlainTextResponse("ok")
+
+    async def _pull(self, request: Request) -> Response:
+        who = self._who(request)
+        if who is None:
+            return JSONResponse({"code": "500", "msg": "log in first"})
+        destination = _text(await _form(request), "destination")
+        name = destination.removeprefix("/user")
+        if not name.startswith("/"):
+            return JSONResponse({"code": "500", "msg": "destination must be such as /topic/reply"})
+        return _Unread(self._post, who, name, request)
+
+
+class _Unread(Response):
+    """What waited in a mailbox. The cursor moves once the answer is written, and not if the client has gone."""
+
+    def __init__(self, post: Post, who: UserName, name: str, request: Request) -> None:
+        super().__init__(media_type="application/json")
+        self._post = post
+        self._who = who
+        self._name = name
+        self._request = request
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Read, answer, move the cursor."""
+        try:
+            async with self._post.pull(self._who, self._name) as messages:
+                answer: dict[str, object] = {"code": "200"}
+                if messages:
+                    answer["result"] = [stored.message.body.decode(errors="replace") for stored in messages]
+                await JSONResponse(answer)(scope, receive, send)
+                if await self._request.is_disconnected():
+                    raise _Gone
+        except _Gone:
+            pass
+        except PostroomError as error:
+            await JSONResponse({"code": "500", "msg": str(error)})(scope, receive, send)
+
+
+class _Gone(Exception):
+    """The client did not wait for its answer."""
+
+
+def _own(endpoint: Endpoint) -> Endpoint:
+    """Forms of other sites are refused: a browser names the page that it sends one from."""
+
+    async def checked(request: Request) -> Response:
+        origin = request.headers.get("origin")
+        if origin is not None and origin.partition("://")[2] != request.headers.get("host"):
+            return PlainTextResponse("this form came from another site", 403)
+        if int(request.headers.get("content-length", "0") or 0) > _MAX_FORM:
+            return PlainTextResponse(f"a form has at most {_MAX_FORM} bytes", 413)
+        return await endpoint(request)
+
+    return checked
+
+
+async def _form(request: Request) -> FormData:
+    if request.headers.get("content-type", "").startswith("multipart/form-data"):
+        return await request.form(max_files=0, max_fields=16, max_part_size=_MAX_FORM)
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _MAX_FORM:
+            break
+    fields = parse_qs(body.decode(errors="replace"), keep_blank_values=True, max_num_fields=16)
+    return FormData([(name, value) for name, values in fields.items() for value in values])
+
+
+def _text(form: FormData, name: str) -> str:
+    value = form.get(name)
+    return value if isinstance(value, str) else ""
