@@ -99,9 +99,21 @@ def serve(
     # The store's thread asks for Python's lock after this time. At the usual 5 ms a busy event loop, which lets
     # go of the lock at each turn and takes it again at once, starves it for seconds.
     sys.setswitchinterval(_SWITCH_SECONDS)
+    _raise_file_limit()
     loop_factory = _loop_factory()
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         runner.run(_serve(settings, app, authentication, routes))
+
+
+def _raise_file_limit() -> None:
+    """Each connection is an open file: take as many as the system lets this process have."""
+    if sys.platform != "win32":
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        _log.debug("open files", soft=soft, hard=hard)
 
 
 async def _serve(
