@@ -18,6 +18,7 @@ from typing import Any, Final, Self, TypeVar
 import apsw
 import structlog
 
+from postroom.channel import Retention
 from postroom.clock import Clock, SystemClock
 from postroom.errors import KeyReused, MailboxFull, MessageTooLarge, OutcomeUnknown, Refused, StoreUnavailable
 from postroom.position import START, Epoch, Head, LogKey, Position
@@ -33,7 +34,8 @@ from postroom.store.base import (
     Page,
     message_bytes,
 )
-from postroom.store.sqlite_file import Database, LogState
+from postroom.store.sqlite_file import Database
+from postroom.store.sqlite_logs import Logs, LogState, confirmed
 
 _log = structlog.get_logger("postroom.store")
 
@@ -55,7 +57,11 @@ _ENVIRONMENT: Final = (
 """What is the disk's or the machine's fault, not that of what was asked."""
 _MAX_ROWS: Final = 4096
 _MARK_SECONDS: Final = 60.0
-_SWEEP_ROWS: Final = 5000
+_SWEEP_ROWS: Final = 2000
+_SWEEP_STEPS: Final = 25
+_KEY_US: Final = int(IDEMPOTENCY_SECONDS * 1e6)
+_ANY: Final = 1 << 62
+_REUSED: Final = "the idempotency key was used before, for another body"
 
 
 class _Job:
@@ -83,6 +89,7 @@ class SQLiteStore:
     def __init__(self, url: str = "sqlite:", *, clock: Clock | None = None) -> None:
         self._clock = clock if clock is not None else SystemClock()
         self._file = Database(file_of(url) or Path("postroom-data/postroom.db"))
+        self._logs = Logs(self._file)
         self._waiting: deque[_Job] = deque()
         self._condition = threading.Condition()
         self._stopping = False
@@ -90,6 +97,7 @@ class SQLiteStore:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._leases: dict[tuple[LogKey, str], tuple[str, float]] = {}
         self._swept = 0
+        self._devices = (0, "")
         self._failing = False
         self._marked = self._clock.monotonic()
 
@@ -125,7 +133,7 @@ class SQLiteStore:
 
     async def heads(self, logs: Sequence[LogKey]) -> Sequence[Head]:
         """See `LogStore.heads`."""
-        return await self._submit(lambda: [self._head(log) for log in logs], logs, reads=True)
+        return await self._submit(lambda: self._heads(logs), logs, reads=True)
 
     async def trim(self, log: LogKey, through: int) -> None:
         """See `LogStore.trim`."""
@@ -133,7 +141,13 @@ class SQLiteStore:
 
     async def sweep(self) -> int:
         """See `LogStore.sweep`."""
-        gone = await self._submit(self._sweep)
+        await self._submit(self._forget_some)
+        gone = 0
+        # Each step is a transaction of its own, so that appends need not wait for the whole.
+        for _ in range(_SWEEP_STEPS):
+            gone += await self._submit(self._sweep_some)
+            if gone or not self._swept:
+                break
         if (now := self._clock.monotonic()) - self._marked >= _MARK_SECONDS:
             self._marked = now
             await self._submit(self._file.mark, reads=True)
@@ -213,16 +227,17 @@ class SQLiteStore:
     def _write(self, jobs: list[_Job]) -> None:
         try:
             with self._file.transaction():
-                self._file.prefetch(log for job in jobs for log in job.logs)
+                self._logs.prefetch(log for job in jobs for log in job.logs)
                 for job in jobs:
                     job.answer = job.work()
+                self._logs.finish()
             self._failing = False
         except Exception as error:
             self._failed(jobs, error)
 
     def _failed(self, jobs: list[_Job], error: Exception) -> None:
         """Nothing of it is stored, or that is not known; the store goes on from what the file says."""
-        sure = self._file.recover()
+        sure = self._recover()
         if sure and len(jobs) > 1 and not isinstance(error, _ENVIRONMENT):
             # One of them is at fault: alone it fails alone.
             for job in jobs:
@@ -241,98 +256,107 @@ class SQLiteStore:
         except Exception as error:
             job.error = StoreUnavailable(f"SQLite: {error}")
             if isinstance(error, _ENVIRONMENT):
-                self._file.recover()
+                self._recover()
+
+    def _recover(self) -> bool:
+        self._logs.forget()
+        return self._file.recover()
 
     # ── what it does, in the thread ───────────────────────────────────────────────────────────────────
 
     def _append(self, batch: Sequence[Append]) -> list[Appended | Refused]:
         now = int(self._clock.wall() * 1e6)
+        if any(item.key is not None for item in batch):
+            self._logs.prefetch_keys(batch)
         return [self._append_one(item, now) for item in batch]
 
     def _append_one(self, item: Append, now: int) -> Appended | Refused:
-        file = self._file
-        state = file.state(item.log)
-        if item.retention is not state.retention:
-            file.keep_retention(state, item.retention)
+        logs = self._logs
+        state = logs.state(item.log)
+        kept = item.retention
+        if kept is not state.retention:
+            logs.keep_retention(state, kept)
         digest = b""
         if item.key is not None:
             digest = hashlib.sha256(item.message.body).digest()
-            first = file.first_use(state, item, now - int(IDEMPOTENCY_SECONDS * 1e6))
-            if first is not None:
-                appended, body = first
-                return appended if body == digest else KeyReused("the idempotency key was used for another body")
+            used = logs.used(state, item)
+            if used is not None and used.at >= now - _KEY_US:
+                return used.appended if used.digest == digest else KeyReused(_REUSED)
         size = message_bytes(item.message)
-        kept = item.retention
         if state.count >= kept.max_messages or state.bytes + size > kept.max_bytes:
-            refused = self._make_room(state, item, size)
+            refused = self._make_room(state, kept, size)
             if refused is not None:
                 return refused
-        previous = state.offset
+        previous, epoch = state.offset, self._file.epoch
         offset = max(previous + 1, now, item.at_least + 1)
-        state.offset = offset
-        state.epoch = file.epoch
+        state.offset, state.epoch = offset, epoch
         state.number += 1
         state.count += 1
         state.bytes += size
-        file.add(state, item, previous, size)
-        appended = Appended(Position(file.epoch, offset), previous, state.number)
+        logs.add(state, item, previous, size)
+        appended = Appended(Position(epoch, offset), previous, state.number)
         if item.key is not None:
-            file.remember(state, item, appended, digest, now)
+            logs.remember(state, item, appended, digest, now)
         return appended
 
-    def _make_room(self, state: LogState, item: Append, size: int) -> Refused | None:
-        kept = item.retention
+    def _make_room(self, state: LogState, kept: Retention, size: int) -> Refused | None:
         if size > kept.max_bytes:
             return MessageTooLarge(f"a message for this mailbox has at most {kept.max_bytes} bytes")
-        limit = self._file.confirmed(state) if kept.on_overflow == "reject" else 1 << 62
-        self._file.drop_until(state, limit, kept.max_messages - 1, kept.max_bytes - size)
+        limit = confirmed(state) if kept.on_overflow == "reject" else _ANY
+        self._logs.make_room(state, limit, kept.max_messages - 1, kept.max_bytes - size)
         if state.count >= kept.max_messages or state.bytes + size > kept.max_bytes:
             return MailboxFull("the mailbox is full")
         return None
 
     def _read(self, log: LogKey, after: int, limit: int, max_bytes: int) -> Page:
-        state = self._file.state(log)
+        state = self._logs.state(log)
         if state.offset <= after or not state.count:
             return Page([], state.head)
-        return Page(self._file.messages(state, log, after, limit, max_bytes), state.head)
+        return Page(self._logs.messages(state, after, limit, max_bytes), state.head)
 
-    def _head(self, log: LogKey) -> Head:
-        return self._file.state(log).head
+    def _heads(self, logs: Sequence[LogKey]) -> list[Head]:
+        self._logs.prefetch(logs)
+        return [self._logs.state(log).head for log in logs]
 
     def _trim(self, log: LogKey, through: int) -> None:
-        self._file.trim(self._file.state(log), through)
+        self._logs.trim(self._logs.state(log), through)
 
     def _cursor(self, log: LogKey, owner: str) -> Cursor:
-        state = self._file.state(log)
+        state = self._logs.state(log)
         cursor = state.cursors.get(owner)
         if cursor is None:
             start = START if owner == SHARED else Position(Epoch(state.epoch), state.floor)
             cursor = Cursor(start, 0 if owner == SHARED else state.floor_number, 0)
-        self._file.set_cursor(state, owner, cursor, self._clock.wall())
+        elif owner == SHARED:
+            return cursor  # never forgotten: when it was last asked for does not matter
+        self._logs.set_cursor(state, owner, cursor, self._clock.wall())
         return cursor
 
     def _confirm(self, batch: Sequence[Confirm]) -> None:
         now = self._clock.wall()
         for item in batch:
-            state = self._file.state(item.log)
+            state = self._logs.state(item.log)
             cursor = state.cursors.get(item.owner) or Cursor(START, 0, 0)
             head = state.head
             position, number = min((item.position, item.number), (head.last, head.number))
             if position > cursor.confirmed:
-                self._file.set_cursor(state, item.owner, Cursor(position, number, cursor.attempted), now)
+                self._logs.set_cursor(state, item.owner, Cursor(position, number, cursor.attempted), now)
 
     def _attempt(self, log: LogKey, owner: str, through: int) -> None:
-        state = self._file.state(log)
+        state = self._logs.state(log)
         cursor = state.cursors.get(owner) or Cursor(START, 0, 0)
         if through > cursor.attempted:
             attempted = Cursor(cursor.confirmed, cursor.number, through)
-            self._file.set_cursor(state, owner, attempted, self._clock.wall())
+            self._logs.set_cursor(state, owner, attempted, self._clock.wall())
 
-    def _sweep(self) -> int:
-        now = self._clock.wall()
-        self._file.forget(int((now - IDEMPOTENCY_SECONDS) * 1e6), now - DEVICE_SECONDS)
-        self._swept, gone = self._file.sweep(self._swept, now, _SWEEP_ROWS)
+    def _sweep_some(self) -> int:
+        self._swept, gone = self._logs.sweep(self._swept, self._clock.wall(), _SWEEP_ROWS)
         return gone
+
+    def _forget_some(self) -> None:
+        now = self._clock.wall()
+        self._logs.forget_keys(int(now * 1e6) - _KEY_US, _SWEEP_ROWS)
+        self._devices = self._logs.forget_devices(self._devices, now - DEVICE_SECONDS, _SWEEP_ROWS)
 
 
 def _answer(jobs: list[_Job]) -> None:

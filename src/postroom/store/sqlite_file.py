@@ -1,26 +1,19 @@
-"""The SQLite file: its schema, its statements, and what is kept in memory of each log. Used by one thread."""
+"""The SQLite file: its lock, schema, transactions, and whether its past is whole. Used by one thread."""
 
 import contextlib
-import json
 import os
 import secrets
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Any, Final
 
 import apsw
 import msgspec
 import structlog
 
-from postroom.channel import Retention
-from postroom.destination import Topic, UserQueue
 from postroom.errors import StoreUnavailable
-from postroom.identity import UserName
-from postroom.message import Message, StoredMessage
-from postroom.position import START, Epoch, Head, LogKey, Position
-from postroom.store.base import SHARED, Append, Appended, Cursor
+from postroom.position import Epoch
 
 _log = structlog.get_logger("postroom.store")
 
@@ -58,40 +51,19 @@ CREATE INDEX used_key_by_age ON used_key (at);
 """
 _MIGRATIONS: Final = (_SCHEMA,)
 """What leads from each schema version to the next, from 0: nothing at all."""
-_COLUMNS: Final = 9
 _CHUNKS: Final = tuple(1 << power for power in range(9, -1, -1))
-_INSERT: Final = {
-    rows: "INSERT INTO entry (log, offset, epoch, previous, number, live, size, head, body) VALUES "
-    + ",".join(["(" + ",".join("?" * _COLUMNS) + ")"] * rows)
-    for rows in _CHUNKS
-}
-_INSERT_LOG: Final = {
-    rows: "INSERT INTO log (id, user, name, retention) VALUES " + ",".join(["(?,?,?,?)"] * rows) for rows in _CHUNKS
-}
-_LOAD: Final = """
-SELECT log.user, log.name, log.id, log.retention, log.floor, log.floor_number, log.floor_epoch,
-  last.offset, last.number, last.epoch,
-  (SELECT count(*) FROM entry WHERE entry.log = log.id),
-  (SELECT sum(size) FROM entry WHERE entry.log = log.id),
-  (SELECT json_group_array(json_array(owner, epoch, offset, number, attempted))
-   FROM cursor WHERE cursor.log = log.id)
-FROM json_each(?) AS wanted
-CROSS JOIN log ON log.user = wanted.value ->> 0 AND log.name = wanted.value ->> 1
-LEFT JOIN entry AS last
-  ON last.id = (SELECT id FROM entry WHERE entry.log = log.id ORDER BY offset DESC LIMIT 1)
-"""
-_UPSERT: Final = {
-    rows: "INSERT INTO cursor VALUES "
-    + ",".join(["(?,?,?,?,?,?,?)"] * rows)
-    + " ON CONFLICT (log, owner) DO UPDATE SET epoch=excluded.epoch, offset=excluded.offset,"
-    " number=excluded.number, attempted=excluded.attempted, seen=excluded.seen"
-    for rows in _CHUNKS
-}
-_MAX_STATES: Final = 200_000
 _BUSY_MS: Final = 1000
 
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(tuple[str | None, dict[str, str]]).decode
+
+class Statements:
+    """One statement, for as many rows of so many columns as there are: its `{rows}` becomes their places."""
+
+    __slots__ = ("columns", "texts")
+
+    def __init__(self, columns: int, text: str) -> None:
+        row = "(" + ",".join("?" * columns) + ")"
+        self.columns = columns
+        self.texts = [(chunk, text.replace("{rows}", ",".join([row] * chunk))) for chunk in _CHUNKS]
 
 
 class Mark(msgspec.Struct):
@@ -105,61 +77,22 @@ class Mark(msgspec.Struct):
 _NO_MARK: Final = Mark("", 0, 0)
 
 
-class LogState:
-    """What an append needs to know of a log, so that it asks the file nothing."""
-
-    __slots__ = (
-        "bytes",
-        "count",
-        "cursors",
-        "epoch",
-        "floor",
-        "floor_number",
-        "id",
-        "key",
-        "number",
-        "offset",
-        "retention",
-    )
-
-    def __init__(self, key: LogKey, id: int, retention: Retention) -> None:
-        self.key = key
-        self.id = id  # 0: the log has no row yet
-        self.retention = retention
-        self.epoch = 0
-        self.offset = 0
-        self.number = 0
-        self.floor = 0
-        self.floor_number = 0
-        self.count = 0
-        self.bytes = 0
-        self.cursors: dict[str, Cursor] = {}
-
-    @property
-    def head(self) -> Head:
-        """The log's head."""
-        last = Position(Epoch(self.epoch), self.offset) if self.number else START
-        return Head(last, self.number, self.floor, self.floor_number)
-
-
 class Database:
-    """One connection, and the states of the logs that were touched lately."""
+    """One connection to the file, which no other process has open.
+
+    `newest` is set, while a transaction is written, to the log and offset of its newest entry: whether that is
+    there tells after a failure whether the transaction was.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock: IO[str] | None = None
         self._connection: apsw.Connection | None = None
-        self._states: dict[LogKey, LogState] = {}
-        self._rows: list[object] = []
-        self._pending = 0
-        self._cursors: dict[tuple[int, str], tuple[object, ...]] = {}
-        self._new_logs: list[tuple[object, ...]] = []
-        self._logs = 0
         self._beside = path.with_name(path.name + ".generation")
         self._mark: Mark | None = None
         self._suspect = False
-        self._newest: tuple[object, ...] | None = None
-        self._witness: tuple[object, ...] | None = None
+        self.newest: tuple[int, int] | None = None
+        self._witness: tuple[int, int] | None = None
         self.epoch = Epoch(1)
 
     # ── opening and closing ───────────────────────────────────────────────────────────────────────────
@@ -210,8 +143,8 @@ class Database:
         assert self._connection is not None
         self._connection.set_busy_timeout(_BUSY_MS)
         for pragma in _PRAGMAS:
-            self._run(f"PRAGMA {pragma}")
-        ((found,),) = self._run("PRAGMA user_version")
+            self.run(f"PRAGMA {pragma}")
+        ((found,),) = self.run("PRAGMA user_version")
         version = _int(found)
         if version > SCHEMA_VERSION:
             raise StoreUnavailable(
@@ -222,11 +155,11 @@ class Database:
             with self._commit():
                 for step in _MIGRATIONS[version:]:
                     for statement in step.split(";\n"):
-                        self._run(statement)
+                        self.run(statement)
                 if not version:
-                    self._run("INSERT INTO meta VALUES ('database', ?)", (secrets.token_hex(8),))
-                    self._run("INSERT INTO meta VALUES ('opens', 0), ('generation', 1)")
-                self._run(f"PRAGMA user_version={SCHEMA_VERSION}")
+                    self.run("INSERT INTO meta VALUES ('database', ?)", (secrets.token_hex(8),))
+                    self.run("INSERT INTO meta VALUES ('opens', 0), ('generation', 1)")
+                self.run(f"PRAGMA user_version={SCHEMA_VERSION}")
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
@@ -241,7 +174,7 @@ class Database:
         name the database. A file behind its neighbour, or beside another's or none, has lost its tail, for all
         that anybody can know.
         """
-        meta = {str(name): str(value) for name, value in self._run("SELECT name, value FROM meta")}
+        meta = {str(name): str(value) for name, value in self.run("SELECT name, value FROM meta")}
         beside = self._neighbour()
         self._mark = mark = Mark(meta["database"], int(meta["opens"]), int(meta["generation"]))
         fresh = not mark.opens and beside == _NO_MARK
@@ -251,8 +184,6 @@ class Database:
         mark.opens = max(mark.opens, beside.opens)
         self.mark()
         self.epoch = Epoch(mark.generation)
-        ((last,),) = self._run("SELECT max(id) FROM log")
-        self._logs = 0 if last is None else _int(last)
 
     def _neighbour(self) -> Mark:
         try:
@@ -266,7 +197,7 @@ class Database:
             return
         mark.opens += 1
         with self._commit():
-            self._run(
+            self.run(
                 "INSERT OR REPLACE INTO meta VALUES ('opens', ?), ('generation', ?)", (mark.opens, mark.generation)
             )
         replacement = self._beside.with_suffix(".new")
@@ -288,27 +219,20 @@ class Database:
             self._lock = None
 
     def recover(self) -> bool:
-        """After a failure: forget what memory says, and never trust a handle whose sync has failed.
+        """After a failure: open the file anew, for a handle whose sync has failed is not to be trusted.
 
         Whether the transaction that failed is certainly not in the file.
         """
         witness, self._witness = self._witness, None
-        self._forget()
+        self._suspect = True
         self._disconnect()
         try:
             self._connect()
-            return witness is None or not self._run("SELECT 1 FROM entry WHERE log=? AND offset=?", witness)
+            return witness is None or not self.run("SELECT 1 FROM entry WHERE log=? AND offset=?", witness)
         except (apsw.Error, OSError, StoreUnavailable) as error:
             self._disconnect()
             _log.error("the store cannot be opened again", reason=str(error))
             return witness is None
-
-    def _forget(self) -> None:
-        self._states.clear()
-        self._rows, self._pending = [], 0
-        self._cursors.clear()
-        self._new_logs.clear()
-        self._suspect = True
 
     def _trust(self) -> None:
         """After a failure, bring all that the write-ahead log holds into the file before writing on.
@@ -329,256 +253,45 @@ class Database:
         self._trust()
         with self._commit():
             yield
-            self.flush()
 
     @contextlib.contextmanager
     def _commit(self) -> Iterator[None]:
         self._witness = None
-        self._run("BEGIN IMMEDIATE")
+        self.run("BEGIN IMMEDIATE")
         try:
             yield
-            self._witness = self._newest
-            self._run("COMMIT")
+            self._witness = self.newest
+            self.run("COMMIT")
             self._witness = None
         except BaseException:
             with contextlib.suppress(apsw.Error):
-                self._run("ROLLBACK")
+                self.run("ROLLBACK")
             raise
         finally:
-            self._newest = None
+            self.newest = None
 
-    def _run(self, statement: str, values: Sequence[object] = ()) -> list[tuple[object, ...]]:
+    def run(self, statement: str, values: Sequence[object] = ()) -> list[tuple[object, ...]]:
+        """All rows of one statement."""
         if self._connection is None:
             raise apsw.CantOpenError("the file is not open")
         return self._connection.execute(statement, tuple(values)).fetchall()
 
-    # ── logs ──────────────────────────────────────────────────────────────────────────────────────────
+    def rows(self, statement: str, values: tuple[object, ...]) -> Iterator[Any]:
+        """The rows of one statement, one after the other."""
+        if self._connection is None:
+            raise apsw.CantOpenError("the file is not open")
+        return self._connection.execute(statement, values)
 
-    def state(self, log: LogKey) -> LogState:
-        """What is known of `log`; created where it is new."""
-        state = self._states.get(log)
-        if state is None:
-            self.prefetch([log])
-            state = self._states[log]
-        return state
-
-    def prefetch(self, logs: Iterable[LogKey]) -> None:
-        """Read the states of those `logs` that are not in memory, in one statement."""
-        wanted = [*logs]
-        missing = {log for log in wanted if log not in self._states}
-        if not missing:
-            return
-        if len(self._states) > _MAX_STATES:
-            # Never what the file does not know yet.
-            self.flush()
-            for log in [*islice(self._states, _MAX_STATES // 8)]:
-                del self._states[log]
-            missing = {log for log in wanted if log not in self._states}
-        for log in missing:
-            self._states[log] = LogState(log, 0, Retention())
-        for user, name, *row in self._run(_LOAD, (_json([(log.user or "", log.name) for log in missing]),)):
-            log = LogKey(UserName(str(user)) if user else None, str(name))
-            self._states[log] = _state(log, row)
-
-    def _known(self, state: LogState) -> None:
-        """Give the log its row, with others."""
-        self._logs += 1
-        state.id = self._logs
-        log = state.key
-        self._new_logs.append((state.id, log.user or "", log.name, _json(state.retention)))
-
-    def keep_retention(self, state: LogState, retention: Retention) -> None:
-        """The log's channel says `retention` now."""
-        if state.id and retention != state.retention:
-            self._flush_logs()
-            self._run("UPDATE log SET retention=? WHERE id=?", (_json(retention), state.id))
-        state.retention = retention
-
-    def add(self, state: LogState, item: Append, previous: int, size: int) -> None:
-        """Write the entry that `state` now ends with, with others."""
-        if not state.id:
-            self._known(state)
-        message = item.message
-        head = _encode((message.sender, message.headers))
-        self._rows += (
-            state.id, state.offset, state.epoch, previous, state.number, item.live, size, head, message.body,
-        )  # fmt: skip
-        self._pending += 1
-
-    def flush(self) -> None:
-        """Write the entries that wait, in as few statements as they fit."""
-        if self._new_logs:
-            self._flush_logs()
-        if self._pending:
-            rows, self._rows, self._pending = self._rows, [], 0
-            self._newest = (rows[-_COLUMNS], rows[1 - _COLUMNS])
-            self._insert(_INSERT, _COLUMNS, rows)
-        if self._cursors:
-            cursors, self._cursors = self._cursors, {}
-            self._insert(_UPSERT, 7, [value for row in cursors.values() for value in row])
-
-    def _flush_logs(self) -> None:
-        logs, self._new_logs = self._new_logs, []
-        self._insert(_INSERT_LOG, 4, [value for row in logs for value in row])
-
-    def _insert(self, statements: Mapping[int, str], columns: int, values: list[object]) -> None:
-        """Rows, flat in `values`, by statements for so many rows each."""
-        at, count = 0, len(values) // columns
-        for chunk in _CHUNKS:
-            while count >= chunk:
-                self._run(statements[chunk], values[at : at + chunk * columns])
-                at += chunk * columns
-                count -= chunk
-
-    def messages(self, state: LogState, log: LogKey, after: int, limit: int, max_bytes: int) -> list[StoredMessage]:
-        """A page of the log."""
-        destination = Topic(log.name) if log.user is None else UserQueue(UserName(log.user), log.name)
-        out: list[StoredMessage] = []
-        size = 0
-        assert self._connection is not None
-        for offset, epoch, previous, number, live, head, body in self._connection.execute(
-            "SELECT offset, epoch, previous, number, live, head, body FROM entry"
-            " WHERE log=? AND offset>? ORDER BY offset LIMIT ?",
-            (state.id, after, limit),
-        ):
-            size += len(body)
-            if out and size > max_bytes:
-                break
-            sender, headers = _decode(head)
-            message = Message(destination, UserName(sender) if sender is not None else None, headers, body)
-            out.append(StoredMessage(message, Position(Epoch(epoch), offset), previous, number, bool(live)))
+    def run_for(self, statements: Statements, rows: Sequence[object]) -> list[tuple[object, ...]]:
+        """The statement for all of `rows`, whose values follow one another, in as few steps as it takes."""
+        at, left = 0, len(rows) // statements.columns
+        out: list[tuple[object, ...]] = []
+        for chunk, text in statements.texts:
+            while left >= chunk:
+                out += self.run(text, rows[at : at + chunk * statements.columns])
+                at += chunk * statements.columns
+                left -= chunk
         return out
-
-    # ── removing ──────────────────────────────────────────────────────────────────────────────────────
-
-    def confirmed(self, state: LogState) -> int:
-        """Up to where every known owner has confirmed."""
-        return min((cursor.confirmed.offset for cursor in state.cursors.values()), default=0)
-
-    def drop_until(self, state: LogState, limit: int, max_messages: int, max_bytes: int) -> None:
-        """Remove the oldest, none above `limit`, until no more than so many messages and bytes are left."""
-        self.flush()
-        through, count, size = 0, state.count, state.bytes
-        assert self._connection is not None
-        for offset, bytes_ in self._connection.execute(
-            "SELECT offset, size FROM entry WHERE log=? AND offset<=? ORDER BY offset", (state.id, limit)
-        ):
-            if count <= max_messages and size <= max_bytes:
-                break
-            through, count, size = offset, count - 1, size - bytes_
-        if through:
-            self.trim(state, through)
-
-    def trim(self, state: LogState, through: int) -> None:
-        """Remove what is not above `through`; the floor rises."""
-        self.flush()
-        last = self._run(
-            "SELECT offset, number, epoch FROM entry WHERE log=? AND offset<=? ORDER BY offset DESC LIMIT 1",
-            (state.id, through),
-        )
-        if not last:
-            return
-        ((offset, number, epoch),) = last
-        ((count, size),) = self._run(
-            "SELECT count(*), sum(size) FROM entry WHERE log=? AND offset<=?", (state.id, through)
-        )
-        self._run("DELETE FROM entry WHERE log=? AND offset<=?", (state.id, through))
-        self._run(
-            "UPDATE log SET floor=?, floor_number=?, floor_epoch=? WHERE id=?",
-            (offset, number, epoch, state.id),
-        )
-        state.floor, state.floor_number = _int(offset), _int(number)
-        state.count -= _int(count)
-        state.bytes -= _int(size)
-
-    def sweep(self, after: int, now: float, rows: int) -> tuple[int, int]:
-        """Look at up to `rows` entries from `after` on; where to go on, and how many were removed."""
-        found = self._run("SELECT id, log, offset FROM entry WHERE id>? ORDER BY id LIMIT ?", (after, rows))
-        highest: dict[int, int] = {}
-        for _, log, offset in found:
-            highest[_int(log)] = _int(offset)
-        gone = 0
-        for log_id, offset in highest.items():
-            ((user, name),) = self._run("SELECT user, name FROM log WHERE id=?", (log_id,))
-            state = self.state(LogKey(UserName(str(user)) if user else None, str(name)))
-            kept = state.retention
-            old = int((now - kept.seconds) * 1e6)
-            confirmed = min(self.confirmed(state), int((now - kept.confirmed_seconds) * 1e6))
-            before = state.count
-            self.trim(state, min(offset, max(old, confirmed)))
-            gone += before - state.count
-        return (_int(found[-1][0]) if len(found) == rows else 0), gone
-
-    # ── cursors and keys ──────────────────────────────────────────────────────────────────────────────
-
-    def set_cursor(self, state: LogState, owner: str, cursor: Cursor, now: float) -> None:
-        """Write a cursor; it was seen `now`."""
-        if not state.id:
-            self._known(state)
-        at = cursor.confirmed
-        self._cursors[state.id, owner] = (
-            state.id, owner, at.epoch, at.offset, cursor.number, cursor.attempted, now,
-        )  # fmt: skip
-        state.cursors[owner] = cursor
-
-    def first_use(self, state: LogState, item: Append, since: int) -> tuple[Appended, bytes] | None:
-        """Where the item's idempotency key was used first, and the digest of that body."""
-        found = self._run(
-            "SELECT epoch, offset, previous, number, digest FROM used_key WHERE log=? AND sender=? AND key=? AND at>=?",
-            (state.id, item.message.sender or "", item.key, since),
-        )
-        if not found:
-            return None
-        ((epoch, offset, previous, number, digest),) = found
-        position = Position(Epoch(_int(epoch)), _int(offset))
-        assert isinstance(digest, bytes)
-        return Appended(position, _int(previous), _int(number), duplicate=True), digest
-
-    def remember(self, state: LogState, item: Append, at: Appended, digest: bytes, now: int) -> None:
-        """Keep the item's idempotency key."""
-        self._run(
-            "INSERT OR REPLACE INTO used_key VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                state.id,
-                item.message.sender or "",
-                item.key,
-                at.position.epoch,
-                at.position.offset,
-                at.previous,
-                at.number,
-                digest,
-                now,
-            ),
-        )
-
-    def forget(self, keys_before: int, devices_before: float) -> None:
-        """Remove keys past their window, and cursors of devices that were not seen for long."""
-        self._run("DELETE FROM used_key WHERE at<?", (keys_before,))
-        for log, owner in self._run(
-            "SELECT log, owner FROM cursor WHERE seen<? AND owner<>?", (devices_before, SHARED)
-        ):
-            self._run("DELETE FROM cursor WHERE log=? AND owner=?", (log, owner))
-            for state in self._states.values():
-                if state.id == log:
-                    state.cursors.pop(str(owner), None)
-
-
-def _state(log: LogKey, row: Sequence[object]) -> LogState:
-    id, retention, floor, floor_number, floor_epoch, offset, number, epoch, count, size, cursors = row
-    state = LogState(log, _int(id), msgspec.json.decode(str(retention), type=Retention))
-    state.floor, state.floor_number = _int(floor), _int(floor_number)
-    if offset is None:
-        state.offset, state.number, state.epoch = state.floor, state.floor_number, _int(floor_epoch)
-    else:
-        state.offset, state.number, state.epoch = _int(offset), _int(number), _int(epoch)
-        state.count, state.bytes = _int(count), _int(size)
-    for owner, at_epoch, at, at_number, attempted in json.loads(str(cursors)):
-        state.cursors[owner] = Cursor(Position(Epoch(at_epoch), at), at_number, attempted)
-    return state
-
-
-def _json(value: object) -> str:
-    return msgspec.json.encode(value).decode()
 
 
 def _int(value: object) -> int:

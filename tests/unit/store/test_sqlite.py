@@ -20,7 +20,7 @@ import pytest
 from postroom.errors import OutcomeUnknown, StoreUnavailable
 from postroom.identity import UserName
 from postroom.position import LogKey
-from postroom.store import file_of, sqlite_file
+from postroom.store import file_of, sqlite_logs
 from postroom.store.base import SHARED, Append, Confirm
 from postroom.store.sqlite import SQLiteStore
 from postroom.testing.contracts.log_store import INBOX, OUTBOX, RING, HandClock, add, bodies, item, stored
@@ -406,7 +406,7 @@ async def test_old_entries_keep_the_epoch_in_which_they_were_written(path: Path)
 
 
 async def test_logs_that_memory_forgot_are_read_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite_file, "_MAX_STATES", 8)
+    monkeypatch.setattr(sqlite_logs, "_MAX_STATES", 8)
     logs = [LogKey(UserName(f"user-{n}"), "/queue/inbox") for n in range(50)]
     async with at(path) as store:
         for round_ in range(1, 5):
