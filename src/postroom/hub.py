@@ -127,7 +127,6 @@ class Hub(Generic[SessionT]):
 
 def _deliver(groups: Groups, message: Message) -> int:
     delivered = 0
-    # A put may cut a slow client, and that may take its subscriptions away: only when the loop turns.
     for members in groups.values():
         frame = next(iter(members)).encode(message)
         for put in members.values():

@@ -1,8 +1,8 @@
 """The composition root: opens the store, builds the parts, starts, drains and stops them."""
 
 import asyncio
+import contextlib
 import random
-from collections import Counter
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from types import TracebackType
@@ -37,6 +37,7 @@ _log = structlog.get_logger("postroom.node")
 
 _HOUSEKEEPING_SECONDS: Final = 5.0
 _SERVICE_RESTART: Final = 1012
+_LAST_WORDS_SECONDS: Final = 10.0
 
 
 class Node:
@@ -60,7 +61,6 @@ class Node:
         self._stack = AsyncExitStack()
         self._tasks = asyncio.TaskGroup()
         self._running: list[asyncio.Task[None]] = []
-        self._addresses: Counter[str] = Counter()
         self._draining = False
         self._store: Store = open_store(settings.store)
         self.metrics = Metrics()
@@ -94,7 +94,9 @@ class Node:
         for gateway in list(self._desk.open):
             gateway.close(_SERVICE_RESTART, "the server is going away")
         if kind is None:
-            await self.mailbox.flush()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LAST_WORDS_SECONDS):
+                    await self.mailbox.flush()
         for task in self._running:
             task.cancel()
         await self._stack.__aexit__(kind, error, trace)
@@ -169,7 +171,7 @@ class Node:
                 raise HandshakeRefused(403, "this origin is not allowed")
             if len(self._desk.open) >= limits.sessions:
                 raise HandshakeRefused(503, "the server is full")
-            if self._addresses[handshake.peer_address] >= limits.sessions_per_address:
+            if self._desk.addresses[handshake.peer_address] >= limits.sessions_per_address:
                 raise HandshakeRefused(429, "too many connections from your address")
             try:
                 self._authentication.at_handshake(handshake)
@@ -231,7 +233,9 @@ class Node:
     async def drain(self) -> None:
         """Let nobody new in, and move the clients away with 1012, spread over the drain time."""
         self._draining = True
-        await self.mailbox.flush()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.drain_seconds):
+                await self.mailbox.flush()
         gateways = list(self._desk.open)
         random.shuffle(gateways)
         if gateways:
@@ -244,7 +248,6 @@ class Node:
             if owed > 0.01:
                 await asyncio.sleep(owed)
                 owed = 0.0
-        await self.mailbox.flush()
 
 
 def _limits(settings: Settings) -> Limits:

@@ -25,6 +25,10 @@ class Flusher:
             self._scheduled = True
             self._call_soon(self._flush)
 
+    def later(self, call: Callable[[], None]) -> None:
+        """Call when the loop turns: whoever is being delivered to now is not to be taken away under the hub."""
+        self._call_soon(call)
+
     def _flush(self) -> None:
         dirty = self._dirty
         if len(dirty) > _WRITES_A_TICK:
@@ -131,4 +135,4 @@ class Outbox:
 
     def _cut(self) -> None:
         self.drop()
-        self._overflowed()
+        self._flusher.later(self._overflowed)

@@ -97,6 +97,7 @@ class Tail:
             out.append((stored, max(0, stored.number - 1 - self._number)))
             self._sent, self._number = stored.position.offset, stored.number
         self._epoch = head.last.epoch
+        self._heard = max(self._heard, head.last.offset)
         if not messages:
             # Whatever lay between has been trimmed; the next message names the head as its predecessor.
             self._sent = max(self._sent, head.last.offset)

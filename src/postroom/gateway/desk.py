@@ -1,5 +1,6 @@
 """What all gateways of a node share."""
 
+from collections import Counter
 from typing import Any
 
 from msgspec import Struct
@@ -73,8 +74,15 @@ class Desk:
         self.limits = limits
         self.spawn = spawn
         self.open: set[Any] = set()
+        self.addresses: Counter[str] = Counter()
         self._messages = 0
         self._prefix = f"{int(clock.wall() * 1000):x}"
+
+    def left(self, address: str) -> None:
+        """A client from `address` is gone."""
+        self.addresses[address] -= 1
+        if self.addresses[address] <= 0:
+            del self.addresses[address]
 
     def message_id(self) -> str:
         """A name for a transient message, unlike any other of this node."""

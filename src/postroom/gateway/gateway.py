@@ -28,6 +28,7 @@ from postroom.session import Receipts, Session, Ticket
 from postroom.store.base import Appended
 from postroom.subscription import Follower
 from postroom.transport.base import Handshake, Transport
+from postroom.wheel import TICK_SECONDS
 
 _log = structlog.get_logger("postroom.gateway")
 
@@ -64,6 +65,7 @@ class Gateway:
     """
 
     __slots__ = (
+        "_address",
         "_closed",
         "_desk",
         "_frames",
@@ -73,6 +75,7 @@ class Gateway:
         "_last_heard",
         "_opened",
         "_paused",
+        "_pongs",
         "_rate_from",
         "_rate_second",
         "_session",
@@ -101,13 +104,16 @@ class Gateway:
         self._paused = False
         self._closed = False
         self._frames = 0
+        self._pongs = 0
         self._heard = 0
-        self._written = 0
+        self._written = -1
         self._rate_second = 0.0
         self._rate_from = 0
         self._opened = self._last_heard = desk.wheel.now
         self.slot = 0
         desk.open.add(self)
+        self._address = handshake.peer_address
+        desk.addresses[self._address] += 1
         desk.metrics.connections_accepted += 1
         desk.wheel.add(self, self._opened + limits.connect_seconds)
 
@@ -123,7 +129,7 @@ class Gateway:
                 self._prove(self._session.prober.frames(self._frames))
             if self._desk.wheel.now != self._rate_second:
                 self._rate_second, self._rate_from = self._desk.wheel.now, self._frames
-            elif self._frames - self._rate_from > self._desk.limits.frames_per_second:
+            elif self._frames - self._rate_from > self._desk.limits.frames_per_second * TICK_SECONDS:
                 self._too_fast()
         for event in self._stomp.receive(data):
             if self._held is not None:
@@ -133,7 +139,7 @@ class Gateway:
 
     def proved(self, token: bytes) -> None:
         """The client answered a probe."""
-        self._frames += 1
+        self._pongs += 1
         session = self._session
         if session is None or session.prober is None:
             return
@@ -278,8 +284,7 @@ class Gateway:
             if event.receipt is not None:
                 session.receipts.give(event.receipt)
             return
-        if follower.owner is not None and event.ack == "auto" and self.outbox.flushed is None:
-            self.outbox.flushed = self._probe
+        self.outbox.flushed = self._flushed
         ticket = session.receipts.hold(event.receipt)
         self._desk.mailbox.follow(follower, lambda: subscribing.ready(follower, ticket))
 
@@ -365,6 +370,14 @@ class Gateway:
 
     # ── proof of receipt ──────────────────────────────────────────────────────────────────────────────
 
+    def _flushed(self) -> None:
+        """What was put is written: ask for proof of it, and go on with what waits in the logs."""
+        if self._session is not None:
+            for entry in self._session.entries.values():
+                if entry.follower is not None and entry.follower.tail.behind:
+                    self._desk.mailbox.resume(entry.follower)
+        self._probe()
+
     def _probe(self) -> None:
         session = self._session
         if session is None or self._closed:
@@ -402,8 +415,8 @@ class Gateway:
             return self._opened + desk.limits.connect_seconds
         if self._paused and len(session.receipts) <= desk.limits.pending_appends >> 1:
             self._resume()
-        if self._frames != self._heard:
-            self._heard, self._last_heard = self._frames, now
+        if self._frames + self._pongs != self._heard:
+            self._heard, self._last_heard = self._frames + self._pongs, now
         expires = session.principal.expires_at
         if expires is not None and desk.clock.wall() >= expires:
             self.fail("your credentials have expired", code=_POLICY)
@@ -470,12 +483,12 @@ class Gateway:
         receipt: str | None = None,
         detail: str = "",
         code: int = _PROTOCOL,
-        headers: Mapping[str, str] | None = None,
+        headers: dict[str, str] | None = None,
     ) -> None:
         """ERROR with `summary`, then the close."""
         if not self._closed:
             _log.info("closing a session", session=self._name, reason=summary)
-            self._put(self._stomp.error(summary, receipt, detail))
+            self._put(self._stomp.error(summary, receipt, detail, headers))
             self.close(code, summary)
 
     def close(self, code: int = _NORMAL, reason: str = "") -> None:
@@ -503,6 +516,7 @@ class Gateway:
         self.outbox.drop()
         desk.wheel.discard(self)
         desk.open.discard(self)
+        desk.left(self._address)
         self._handshake = None
         if session is not None:
             desk.hub.leave(session.principal.name, self)

@@ -29,6 +29,7 @@ class Confirms:
         self._batch = batch
         self._spawn = spawn
         self._pending: dict[tuple[LogKey, str], Proven] = {}
+        self._under_way: dict[tuple[LogKey, str], Proven] = {}
         self._done: list[Callable[[], None]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._writing = asyncio.Lock()
@@ -54,7 +55,7 @@ class Confirms:
 
     def pending(self, log: LogKey, owner: str) -> Proven | None:
         """The confirm of this cursor that is not yet written."""
-        return self._pending.get((log, owner))
+        return self._pending.get((log, owner)) or self._under_way.get((log, owner))
 
     def _start(self) -> None:
         if self._timer is not None:
@@ -67,9 +68,10 @@ class Confirms:
         """Return once every confirm handed in so far is stored."""
         async with self._writing:
             while self._pending or self._done:
-                pending, self._pending = self._pending, {}
+                self._under_way, self._pending = self._pending, {}
                 done, self._done = self._done, []
-                await self._write(pending)
+                await self._write(self._under_way)
+                self._under_way = {}
                 for call in done:
                     call()
 

@@ -20,7 +20,7 @@ from postroom.mailbox.confirms import Confirms, Spawn
 from postroom.message import StoredMessage
 from postroom.metrics import Metrics
 from postroom.position import LogKey, Position
-from postroom.store.base import SHARED, Append, Appended, Confirm, Page, Store
+from postroom.store.base import SHARED, Append, Appended, Confirm, Cursor, Page, Store
 from postroom.subscription import Follower
 
 T = TypeVar("T")
@@ -104,7 +104,7 @@ class Mailbox:
     def announce(self, log: LogKey, stored: StoredMessage) -> None:
         """`stored` stands in `log`: hand it to those who follow it."""
         frames: dict[Hashable, bytes] = {}
-        for follower in self._followers.get(log, ()):
+        for follower in tuple(self._followers.get(log, ())):
             room = follower.room > 0
             match follower.tail.announce(stored, ready=room and stored.live):
                 case Deliver():
@@ -154,19 +154,25 @@ class Mailbox:
             await self._start_at_position(follower)
         else:
             await self._start_at_cursor(follower, follower.owner)
+        ready()
         if not follower.closed:
-            ready()
             await self._catch_up(follower)
 
     async def _start_at_cursor(self, follower: Follower, owner: str) -> None:
         while (pull := self._pulls.get((follower.log, owner))) is not None:
             await pull.wait()
-        # A confirm on its way would otherwise be delivered again.
-        await self._confirms.flush()
-        cursor = await self._insist(follower, lambda: self._store.cursor(follower.log, owner))
+        cursor = await self._insist(follower, lambda: self._cursor(follower.log, owner))
         if cursor is not None:
             follower.attempted = follower.persisted = cursor.attempted
             follower.tail.begin(cursor.confirmed.offset, cursor.number)
+
+    async def _cursor(self, log: LogKey, owner: str) -> Cursor:
+        """The cursor, with what is confirmed and not yet written."""
+        cursor = await self._store.cursor(log, owner)
+        pending = self._confirms.pending(log, owner)
+        if pending is None or pending.position <= cursor.confirmed:
+            return cursor
+        return Cursor(pending.position, pending.number, cursor.attempted)
 
     async def _start_at_position(self, follower: Follower) -> None:
         """A topic's history: after the client's own position if the log still reaches back to it."""
@@ -292,8 +298,7 @@ class Mailbox:
 
     @asynccontextmanager
     async def _handed_out(self, log: LogKey, owner: str) -> AsyncIterator[Sequence[StoredMessage]]:
-        await self._confirms.flush()
-        cursor = await self._store.cursor(log, owner)
+        cursor = await self._cursor(log, owner)
         after = cursor.confirmed.offset
         page = await self._store.read(log, after, self._flow.pull_messages, self._flow.page_bytes)
         if page.messages:

@@ -87,7 +87,7 @@ class Violation(Struct, frozen=True):
     summary: str
     receipt: str | None = None
     detail: str = ""
-    headers: Mapping[str, str] | None = None
+    headers: dict[str, str] | None = None
 
 
 Event = Connect | Send | Subscribe | Unsubscribe | Ack | Nack | Done | Commit | Disconnect | Violation
