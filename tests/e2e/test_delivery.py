@@ -571,8 +571,17 @@ async def test_a_client_that_promised_heart_beats_and_falls_silent_is_closed(mak
         await ben.barrier()
 
 
+UNBOUNDED = """
+[[channel]]
+code = "USER"
+destination = "/user/*/**"
+delivery = "durable"
+retention = { max-messages = 1000000 }
+"""
+
+
 async def test_sigterm_drains_and_loses_nothing(make_server: Maker) -> None:
-    server = make_server("drain-seconds = 0.5\n")
+    server = make_server("drain-seconds = 0.5\n" + UNBOUNDED)
     clients = [await StompClient.connect(server, f"c{number}") for number in range(5)]
     kept: list[str] = []
 

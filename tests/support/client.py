@@ -172,7 +172,7 @@ class StompClient:
                             return frame
                     self.inbox.extend(frames)
         except TimeoutError:
-            raise AssertionError(f"nothing of the kind came; what did: {list(self.inbox)}") from None
+            raise AssertionError(f"nothing of the kind came; the last that did: {list(self.inbox)[-5:]}") from None
 
     @staticmethod
     def _split(frames: deque[Frame], at: Frame) -> tuple[list[Frame], list[Frame]]:

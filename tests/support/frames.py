@@ -1,9 +1,12 @@
 """STOMP frames as the tests read and write them: on purpose not the code under test."""
 
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
 _ESCAPE = {"\\": "\\\\", "\n": "\\n", ":": "\\c", "\r": "\\r"}
+_UNESCAPE = {sequence: char for char, sequence in _ESCAPE.items()}
+_SEQUENCE = re.compile(r"\\.")
 
 
 class Frame(NamedTuple):
@@ -53,8 +56,4 @@ def _escaped(text: str) -> str:
 
 
 def _unescaped(text: str) -> str:
-    if "\\" not in text:
-        return text
-    for char, sequence in (("\n", "\\n"), (":", "\\c"), ("\r", "\\r")):
-        text = text.replace(sequence, char)
-    return text.replace("\\\\", "\\")
+    return _SEQUENCE.sub(lambda match: _UNESCAPE[match[0]], text) if "\\" in text else text
