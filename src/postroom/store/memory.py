@@ -85,7 +85,7 @@ class MemoryStore:
         log = self._logs.setdefault(item.log, _Log())
         log.retention = item.retention
         key = (item.log, item.message.sender or "", item.key) if item.key is not None else None
-        digest = hashlib.sha256(item.message.body).digest()
+        digest = hashlib.sha256(item.message.body).digest() if key is not None else b""
         if key is not None and key in self._keys:
             first, body, at = self._keys[key]
             if self._clock.monotonic() - at <= IDEMPOTENCY_SECONDS:

@@ -59,10 +59,11 @@ UPDATE log SET floor = gone.value ->> 1, floor_number = gone.value ->> 2, floor_
 FROM json_each(?) AS gone WHERE log.id = gone.value ->> 0
 """
 _AGES: Final = """
-SELECT log.user, log.name, seen.low, seen.high, seen.last, seen.count
+SELECT log.user, log.name, seen.low, seen.high, seen.number, seen.size, seen.count, seen.last
 FROM (
-  SELECT log, min(offset) AS low, max(offset) AS high, max(id) AS last, count(*) AS count
-  FROM (SELECT id, log, offset FROM entry WHERE id > ? ORDER BY id LIMIT ?) GROUP BY log
+  SELECT log, min(offset) AS low, max(offset) AS high, min(number) AS number, sum(size) AS size,
+    count(*) AS count, max(id) AS last
+  FROM (SELECT id, log, offset, number, size FROM entry WHERE id > ? ORDER BY id LIMIT ?) GROUP BY log
 ) AS seen CROSS JOIN log ON log.id = seen.log
 """
 _OLD_KEYS: Final = """
@@ -300,15 +301,21 @@ class Logs:
         found = self._file.run(_AGES, (after, rows))
         self.prefetch(_key(user, name) for user, name, *_ in found)
         gone = 0
-        for user, name, low, high, _, _ in found:
+        for user, name, *seen in found:
+            low, high, number, size, count, _ = map(_int, seen)
             state = self.state(_key(user, name))
-            through = min(_int(high), expired(state, now))
-            if through >= _int(low):
-                gone += self.trim(state, through)
+            through = expired(state, now)
+            if through >= high and number == state.floor_number + 1:
+                # What was looked at is the log's front, and all of it goes: nothing need be asked.
+                state.front.clear()
+                self._drop(state, high, count, size)
+                gone += count
+            elif through >= low:
+                gone += self.trim(state, min(high, through))
             if gone > 2 * rows:
                 return after, gone
-        seen = sum(_int(row[5]) for row in found)
-        return (max(_int(row[4]) for row in found) if seen == rows else 0), gone
+        seen_rows = sum(_int(row[-2]) for row in found)
+        return (max(_int(row[-1]) for row in found) if seen_rows == rows else 0), gone
 
     # ── cursors and keys ──────────────────────────────────────────────────────────────────────────────
 
