@@ -39,6 +39,7 @@ class Decoder:
         "_buffer",
         "_head",
         "_limits",
+        "_over",
         "_scanned",
         "heartbeats",
         "version",
@@ -51,11 +52,14 @@ class Decoder:
         self._scanned = 0  # how much of the buffer was searched in vain
         self._head: Frame | None = None  # decoded, its body still coming
         self._body: int | None = None  # its length, if announced
+        self._over = False
         self.version: Version = "1.2"
         self.heartbeats = 0
 
     def feed(self, data: bytes) -> list[Frame | ProtocolViolation]:
         """The frames that `data` completes, in order. A violation is the last item."""
+        if self._over:
+            return []
         if not self._buffer and self._head is None and data[-1:] == _NUL:
             # The usual message: one frame, nothing before, nothing behind.
             head, gap, body = data.partition(b"\n\n")
@@ -69,6 +73,7 @@ class Decoder:
                         frame.body = body
                         return [frame]
                 except ProtocolViolation as violation:
+                    self._over = True
                     return [violation]
         return self._feed(data)
 
@@ -81,6 +86,8 @@ class Decoder:
             if self._append_missing_nul and (frame := self._completed()) is not None:
                 out.append(frame)
         except ProtocolViolation as violation:
+            self._over = True
+            self._buffer.clear()
             out.append(violation)
         return out
 
