@@ -29,7 +29,7 @@ class Retention(Struct, frozen=True):
 
 
 class Permission(Struct, frozen=True):
-    """Who may: `everyone` (who has authenticated), the server alone (neither flag nor name), or these names and roles."""
+    """Who may: `everyone` who has authenticated, or these users and roles; with none of all, the server alone."""
 
     everyone: bool = True
     users: frozenset[str] = frozenset()
@@ -158,7 +158,7 @@ def check(channel: Channel) -> None:
     of_users = parts[1] == "user"
     if of_users and (len(parts) < 4 or not (parts[2] == "*" or (parts[2][:1] == "{" and parts[2][-1:] == "}"))):
         raise ConfigurationError(
-            f"{name}: destination {channel.destination!r} must cover every user: /user/*/..., such as /user/*/topic/reply"
+            f"{name}: destination {channel.destination!r} must cover every user: /user/*/topic/reply, for example"
         )
     if channel.durable and not of_users:
         raise ConfigurationError(
@@ -175,5 +175,6 @@ def check(channel: Channel) -> None:
         raise ConfigurationError(f"{name}: retention must be positive in time, messages and bytes")
     if kept.confirmed_seconds > kept.seconds:
         raise ConfigurationError(
-            f"{name}: confirmed messages cannot stay longer ({kept.confirmed_seconds:g} s) than retention ({kept.seconds:g} s)"
+            f"{name}: retention: confirmed messages cannot stay longer ({kept.confirmed_seconds:g} s)"
+            f" than unconfirmed ones ({kept.seconds:g} s)"
         )

@@ -101,7 +101,7 @@ def serve(application: str | None, config: Path | None, **overrides: Any) -> Non
 @_server_options
 def demo(config: Path | None, **overrides: Any) -> None:
     """Run a node with the chat page, for a first look. No password is asked."""
-    from postroom import demo as chat  # noqa
+    from postroom import demo as chat
 
     settings = _settings(config, **overrides)
     _log.warning("DEMO: users log in by name alone; never serve this to a network")

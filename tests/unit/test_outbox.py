@@ -47,7 +47,7 @@ class Cut:
 async def turn() -> None:
     """Let the loop's tick end."""
     for _ in range(3):
-        await asyncio.sleep(0)  # noqa: TID251
+        await asyncio.sleep(0)
 
 
 def outbox(pipe: FakePipe, cut: Cut, max_bytes: int = 1000) -> Outbox:

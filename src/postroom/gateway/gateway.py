@@ -364,9 +364,9 @@ class Gateway:
         else:
             ticket.refuse()
             self._refuse(outcome, event)
-        if self._paused and self._session is not None:
-            if len(self._session.receipts) <= self._desk.limits.pending_appends >> 1:
-                self._resume()
+        room = self._desk.limits.pending_appends >> 1
+        if self._paused and self._session is not None and len(self._session.receipts) <= room:
+            self._resume()
 
     # ── proof of receipt ──────────────────────────────────────────────────────────────────────────────
 

@@ -23,7 +23,6 @@ from picows import (
     WSUpgradeResponse,
     WSUpgradeResponseWithListener,
 )
-
 from picows.picows import WSProtocol  # type: ignore[attr-defined]  # not public API: the version is bounded
 
 from postroom.transport import websocket
