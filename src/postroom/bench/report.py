@@ -72,11 +72,15 @@ def latencies(tally: Tally) -> dict[str, float]:
 def lines(done: Report) -> list[str]:
     """Say a report in a few lines of text."""
     said = [
-        f"{done.scenario}: {done.rate:,.0f} {done.unit}/s over {done.seconds:.1f} s "
-        f"({done.load.connections} connections, {done.load.body_bytes} B, {done.load.outstanding} outstanding, "
-        f"{done.load.dialect_name})",
-        f"  sent {done.sent:,}  received {done.received:,}  refused {done.refused}  errors {done.failed}  "
-        f"lost connections {done.lost}  generator CPU {done.generator_cpu:.0%}",
+        (
+            f"{done.scenario}: {done.rate:,.0f} {done.unit}/s over {done.seconds:.1f} s "
+            f"({done.load.connections} connections, {done.load.body_bytes} B, {done.load.outstanding} outstanding, "
+            f"{done.load.dialect_name})"
+        ),
+        (
+            f"  sent {done.sent:,}  received {done.received:,}  refused {done.refused}  errors {done.failed}  "
+            f"lost connections {done.lost}  generator CPU {done.generator_cpu:.0%}"
+        ),
     ]
     if done.latency_ms:
         said.append("  latency ms  " + "  ".join(f"{name} {value:.2f}" for name, value in done.latency_ms.items()))

@@ -190,10 +190,9 @@ def _check_channels(channels: Sequence[Channel], lines: Lines) -> None:
             ChannelRegistry(channels[: at + 1])
         except ConfigurationError as error:
             said = str(error)
-            key = next(
-                (k for k in ("retention", "history", "proof", "delivery", "destination", "code") if k in said),
-                "",
-            )
+            _, _, what = said.partition(": ")
+            named = [key for key in _CHANNEL_KEYS if key in what]
+            key = min(named, key=what.index, default="")  # the sentence begins with what is wrong
             raise ConfigurationError(f"{lines.where(['channel', at, key])}: {said}") from None
 
 

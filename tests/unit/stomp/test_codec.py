@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from postroom.errors import LimitExceeded, MalformedFrame, ProtocolViolation
 from postroom.stomp import Decoder, Frame, Limits, Version, encode_frame, encode_message
+import itertools
 
 VERSIONS: tuple[Version, ...] = ("1.0", "1.1", "1.2")
 LIMITS = Limits(max_headers=8, max_header_bytes=200, max_body_bytes=1000)
@@ -43,7 +44,7 @@ frames = st.builds(
 def test_any_split_of_any_frames_decodes_the_same(sent: list[Frame], cuts: list[int], beats: bytes) -> None:
     wire = beats + b"".join(encode_frame("1.2", f.command, f.headers, f.body) + beats for f in sent)
     at = [0, *sorted(cut % (len(wire) + 1) for cut in cuts), len(wire)]
-    got = decode(*(wire[start:end] for start, end in zip(at, at[1:], strict=False)))
+    got = decode(*(wire[start:end] for start, end in itertools.pairwise(at)))
     for frame in got:
         assert isinstance(frame, Frame)
         frame.headers.pop("content-length", None)

@@ -1,1 +1,15 @@
-"""The conformance kit: one test class a contract."""
+"""The conformance kit: one test class a contract. An engine's own test file is a fixture and a few lines::
+
+class TestMyStore(LogStoreContract, CursorStoreContract, DurableLogStoreContract, DurableCursorStoreContract):
+    @pytest.fixture
+    def make(self, tmp_path: Path) -> Make:
+        return lambda clock: MyStore(f"my:///{tmp_path}/data", clock=clock)
+"""
+
+import pytest
+
+# Before they are imported, so that a failed assertion says what it compared.
+pytest.register_assert_rewrite(
+    "postroom.testing.contracts.log_store",
+    "postroom.testing.contracts.cursor_store",
+)
