@@ -97,7 +97,7 @@ async def test_a_second_store_on_the_same_file_is_refused(path: Path) -> None:
 
 
 async def test_another_process_is_refused(path: Path) -> None:
-    with script(path, "print('open', flush=True); sys.stdin.read()") as other:
+    with script(path, "print('open', flush=True); await asyncio.sleep(60)") as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "open\n"
         with pytest.raises(StoreUnavailable, match="in use by another process"):

@@ -1,9 +1,11 @@
-"""The conformance kit: one test class a contract. An engine's own test file is a fixture and a few lines::
+"""The conformance kit: one test class a contract. An engine's own test file is a fixture and a few lines.
 
+```
 class TestMyStore(LogStoreContract, CursorStoreContract, DurableLogStoreContract, DurableCursorStoreContract):
     @pytest.fixture
     def make(self, tmp_path: Path) -> Make:
         return lambda clock: MyStore(f"my:///{tmp_path}/data", clock=clock)
+```
 """
 
 import pytest
