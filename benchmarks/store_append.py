@@ -1,6 +1,6 @@
 """Appends a second into the SQLite store, by batch size; alone, and while the loop is busy.
 
-    python benchmarks/store_append.py [seconds]
+python benchmarks/store_append.py [seconds]
 """
 
 import asyncio

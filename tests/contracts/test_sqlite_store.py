@@ -9,9 +9,7 @@ from postroom.testing.contracts.cursor_store import CursorStoreContract, Durable
 from postroom.testing.contracts.log_store import DurableLogStoreContract, LogStoreContract, Make
 
 
-class TestSQLiteStore(
-    LogStoreContract, CursorStoreContract, DurableLogStoreContract, DurableCursorStoreContract
-):
+class TestSQLiteStore(LogStoreContract, CursorStoreContract, DurableLogStoreContract, DurableCursorStoreContract):
     @pytest.fixture
     def make(self, tmp_path: Path) -> Make:
         return lambda clock: SQLiteStore(f"sqlite:///{tmp_path}/data/x.db", clock=clock)

@@ -61,9 +61,7 @@ class Log:
 
     @property
     def head(self) -> Head:
-        return Head(
-            Position(ONE, self.last) if self.number else START, self.number, self.floor, self.floor_number
-        )
+        return Head(Position(ONE, self.last) if self.number else START, self.number, self.floor, self.floor_number)
 
     def confirmed(self) -> int:
         return min((cursor.confirmed.offset for cursor in self.cursors.values()), default=0)
@@ -81,9 +79,7 @@ class Log:
         size = message_bytes(new.message)
         if size > kept.max_bytes:
             return "MessageTooLarge"
-        while (
-            len(self.entries) >= kept.max_messages or sum(e[3] for e in self.entries) + size > kept.max_bytes
-        ):
+        while len(self.entries) >= kept.max_messages or sum(e[3] for e in self.entries) + size > kept.max_bytes:
             if kept.on_overflow == "reject" and self.entries[0][0] > self.confirmed():
                 return "MailboxFull"
             self.drop()
@@ -174,9 +170,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.cursor(log, owner)
         model = self.model[log]
         entries = [(e[0], e[1]) for e in model.entries] or [(model.last, model.number)]
-        offset, number = (
-            (model.last + 50, model.number + 50) if back < 0 else entries[-min(back + 1, len(entries))]
-        )
+        offset, number = (model.last + 50, model.number + 50) if back < 0 else entries[-min(back + 1, len(entries))]
         self.run_in_loop(self.store.confirm([Confirm(log, owner, Position(ONE, offset), number)]))
         model.confirm(owner, offset, number)
 
@@ -246,9 +240,7 @@ class SQLiteMachine(StoreMachine):
         return SQLiteStore(f"sqlite:///{self.folder}/x.db", clock=self.clock)
 
 
-SETTINGS: Final = settings(
-    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=[*HealthCheck]
-)
+SETTINGS: Final = settings(max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=[*HealthCheck])
 TestMemoryModel = pytest.mark.timeout(300)(MemoryMachine.TestCase)
 TestMemoryModel.settings = SETTINGS
 TestSQLiteModel = pytest.mark.timeout(300)(SQLiteMachine.TestCase)
