@@ -32,7 +32,7 @@ def test_the_error_queue_is_never_stored_whatever_is_configured() -> None:
 
 
 def test_an_unknown_code_names_those_that_exist() -> None:
-    with pytest.raises(ConfigurationError, match="CHATT.*BROADCAST"):
+    with pytest.raises(ConfigurationError, match=r"CHATT.*BROADCAST"):
         ChannelRegistry().by_code("CHATT")
 
 

@@ -1,5 +1,6 @@
 """Destinations are parsed once; patterns match as Ant's do."""
 
+import contextlib
 import re
 
 import pytest
@@ -61,10 +62,8 @@ def test_one_name_in_two_unicode_forms_is_one_user(destinations: Destinations) -
 
 @given(st.text(max_size=40))
 def test_no_text_does_worse_than_be_refused(text: str) -> None:
-    try:
+    with contextlib.suppress(UnknownDestination):
         Destinations(Prefixes()).to_send(text)
-    except UnknownDestination:
-        pass
 
 
 def slow_match(pattern: str, text: str) -> bool:

@@ -136,9 +136,13 @@ class _Unread(Response):
                 answer: dict[str, object] = {"code": "200"}
                 if messages:
                     answer["result"] = [stored.message.body.decode(errors="replace") for stored in messages]
-                await JSONResponse(answer)(scope, receive, send)
+                whole = JSONResponse(answer)
+                await send({"type": "http.response.start", "status": 200, "headers": whole.raw_headers})
+                await send({"type": "http.response.body", "body": whole.body, "more_body": True})
+                # Asked before the end of the answer: afterwards every client counts as gone.
                 if await self._request.is_disconnected():
                     raise _Gone
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
         except _Gone:
             pass
         except PostroomError as error:

@@ -88,8 +88,10 @@ send = "nobody"
         ("[[channel]]\ncode = 'A'\ndestination = '/topic/x'\nhistory = 'x'\n", "postroom.toml:4: channel A: history"),
         ("[[channel]]\ncode = 'A'\ndestination = '/topic/x'\nsend = 'bob'\n", "postroom.toml:4: channel A: send"),
         (
-            "[[channel]]\ncode = 'A'\ndestination = '/topic/x'\n[[channel]]\ncode = 'B'\n"
-            "destination = '/topic/y'\ndelivery = 'durable'\n",
+            (
+                "[[channel]]\ncode = 'A'\ndestination = '/topic/x'\n[[channel]]\ncode = 'B'\n"
+                "destination = '/topic/y'\ndelivery = 'durable'\n"
+            ),
             "postroom.toml:7: channel B:",
         ),
         (

@@ -1,5 +1,6 @@
 """However bytes are cut, the same frames come out; what is no frame is named."""
 
+import itertools
 import time
 
 import pytest
@@ -8,7 +9,6 @@ from hypothesis import strategies as st
 
 from postroom.errors import LimitExceeded, MalformedFrame, ProtocolViolation
 from postroom.stomp import Decoder, Frame, Limits, Version, encode_frame, encode_message
-import itertools
 
 VERSIONS: tuple[Version, ...] = ("1.0", "1.1", "1.2")
 LIMITS = Limits(max_headers=8, max_header_bytes=200, max_body_bytes=1000)
