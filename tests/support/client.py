@@ -87,13 +87,20 @@ class StompClient:
     ) -> Self:
         """Connect and authenticate."""
         client = await cls.open(server, pongs=pongs)
+        try:
+            await client._introduce(login, device, headers or {})
+        except BaseException:
+            await client.cut()
+            raise
+        return client
+
+    async def _introduce(self, login: str, device: str | None, headers: Mapping[str, str]) -> None:
         told = {"accept-version": "1.2", "host": "test", "heart-beat": "0,0", "login": login}
         if device is not None:
             told["device"] = device
-        await client.raw(encode("CONNECT", {**told, **(headers or {})}))
-        client.connected = await client.frame(lambda frame: frame.command in ("CONNECTED", "ERROR"))
-        assert client.connected.command == "CONNECTED", client.connected
-        return client
+        await self.raw(encode("CONNECT", {**told, **headers}))
+        self.connected = await self.frame(lambda frame: frame.command in ("CONNECTED", "ERROR"))
+        assert self.connected.command == "CONNECTED", self.connected
 
     # ── out ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -241,8 +248,11 @@ class StompClient:
         an ACK leaves after all confirms before it are stored.
         """
         assert isinstance(self.pipe, _WebSocket), "a raw client proves nothing"
-        async with asyncio.timeout(DEADLINE):
-            await (await self.pipe.connection.ping())
+        try:
+            async with asyncio.timeout(DEADLINE):
+                await (await self.pipe.connection.ping())
+        except websockets.ConnectionClosed as closed:
+            raise ConnectionError("the server closed the connection") from closed
         await self.command("ACK", {"id": "names nothing"})
 
     # ── the end ───────────────────────────────────────────────────────────────────────────────────────
@@ -260,7 +270,8 @@ class StompClient:
         """Drop the line without a word."""
         if isinstance(self.pipe, _WebSocket):
             self.pipe.connection.transport.abort()
-            await self.pipe.connection.wait_closed()
+            async with asyncio.timeout(DEADLINE):
+                await self.pipe.connection.wait_closed()
         else:
             await self.pipe.close()
 

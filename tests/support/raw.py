@@ -27,9 +27,14 @@ class RawWebSocket:
     ) -> Self:
         """Connect and upgrade."""
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(handshake(port, path, headers))
-        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), DEADLINE)
-        assert head.startswith(b"HTTP/1.1 101"), head
+        try:
+            writer.write(handshake(port, path, headers))
+            async with asyncio.timeout(DEADLINE):
+                head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 101"), head
+        except BaseException:
+            writer.transport.abort()
+            raise
         return cls(reader, writer, pongs=pongs)
 
     async def send(self, data: str | bytes) -> None:
