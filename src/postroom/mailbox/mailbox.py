@@ -260,11 +260,18 @@ class Mailbox:
         if follower.owner is None:
             return
         key = (follower.log, follower.owner)
-        if self._sent_to.get(key, _EVERYTHING) <= proven.position.offset:
+        if self._sent_to.get(key, _EVERYTHING) <= proven.position.offset and not self._behind(key, proven):
             del self._sent_to[key]
         self._confirms.add(follower.log, follower.owner, proven)
         if follower.tail.behind:
             self.resume(follower)
+
+    def _behind(self, key: tuple[LogKey, str], proven: Proven) -> bool:
+        # Another tab may have read the cursor before this confirm, and will be sent again what this one proves.
+        log, owner = key
+        return any(
+            other.owner == owner and other.tail.sent < proven.position.offset for other in self._followers.get(log, ())
+        )
 
     def after_confirms(self, done: Callable[[], None]) -> None:
         """Call `done` once every confirm handed in so far is stored."""
