@@ -155,6 +155,8 @@ class _Facts:
         self.lost = 0
         self.faults = 0
         self.faults_in_flight = 0
+        self.shared: set[Owner] = set()
+        latest: dict[Owner, str] = {}
         for at, event in enumerate(history.events):
             match event:
                 case Sent():
@@ -165,7 +167,11 @@ class _Facts:
                     self.refused.add(key)
                 case Subscribed(subscription, owner):
                     self.owner[subscription], self.began[subscription] = owner, at
+                    latest[owner] = subscription
                 case Got():
+                    owner = self.owner[event.subscription]
+                    if latest[owner] != event.subscription:
+                        self.shared.add(owner)  # two tabs at once: whose eyes were first is not the server's doing
                     self.got[event.subscription].append(event)
                     self.all.append((at, event))
                 case Confirmed():
@@ -232,7 +238,7 @@ def _order_of_pairs(facts: _Facts) -> Iterator[str]:
             yield f"order: {got.key} of {sent.sender} came late in {got.subscription}"
         in_subscription[pair] = sent.seq
         owner = facts.owner[got.subscription]
-        if got.key not in seen[owner]:
+        if owner not in facts.shared and got.key not in seen[owner]:
             seen[owner].add(got.key)
             if sent.seq < first_seen.get((owner, sent.sender), -1):
                 yield f"order: {got.key} of {sent.sender} was first seen late by {owner}"
