@@ -41,7 +41,7 @@ def keys(kind: Any) -> list[str]:
     found: list[str] = []
     for field in msgspec.structs.fields(kind):
         inner = [t for t in (field.type, *getattr(field.type, "__args__", ())) if _is_struct(t)]
-        found += keys(inner[0]) if inner and field.encode_name != "channel" else [field.encode_name]
+        found.extend(keys(inner[0]) if inner and field.encode_name != "channel" else [field.encode_name])
     return found
 
 
