@@ -17,13 +17,17 @@ _CACHE_SIZE: Final = 8192
 
 
 class Route(Struct, frozen=True):
-    """What is known about a destination before any message: its channel, its hub key, its log if it has one."""
+    """What is known about a destination before any message: its channel, its hub key, its log if it has one.
+
+    `open` says that everybody may send.
+    """
 
     destination: Destination
     channel: Channel
     key: str
     log: LogKey | None
     retention: Retention
+    open: bool = True
 
 
 class Router:
@@ -60,16 +64,18 @@ class Router:
     def route_of(self, destination: Destination) -> Route:
         """The route of a destination that was parsed before."""
         channel = self._channels.of(destination)
-        retention = channel.retention
+        retention, open_ = channel.retention, channel.send.everyone
         match destination:
             case UserQueue(user, name):
                 log = LogKey(user, name) if channel.durable else None
-                return Route(destination, channel, user_key(user, name), log, retention)
+                return Route(destination, channel, user_key(user, name), log, retention, open_)
             case Topic(name):
                 log = LogKey(None, name) if channel.history else None
-                return Route(destination, channel, name, log, _history(channel) if channel.history else retention)
+                return Route(
+                    destination, channel, name, log, _history(channel) if channel.history else retention, open_
+                )
             case AppPath(name):
-                return Route(destination, channel, name, None, retention)
+                return Route(destination, channel, name, None, retention, open_)
 
     def route(self, route: Route, message: Message, stored: Stored, *, key: str | None = None) -> bool:
         """Send `message`. True: it is done. False: it is being stored, and `stored` is called with the outcome."""

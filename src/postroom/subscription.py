@@ -9,7 +9,7 @@ from postroom.destination import Destination, Topic
 from postroom.message import Message, StoredMessage
 from postroom.outbox import Outbox
 from postroom.position import Head, LogKey, Position
-from postroom.stomp import encode_message
+from postroom.stomp import encode_message, message_start
 from postroom.stomp.frame import Version
 from postroom.transport.base import Framing
 
@@ -41,8 +41,10 @@ class Subscription:
 
     __slots__ = (
         "_anonymous",
-        "_destination",
         "_framing",
+        "_own",
+        "_start",
+        "_started_for",
         "_version",
         "ack",
         "encoding",
@@ -66,12 +68,13 @@ class Subscription:
         self.id = id
         self.target = target
         self.ack = ack
-        self._destination = None if isinstance(target, Topic) else destination
+        self._own = None if isinstance(target, Topic) else destination
         self._version = version
         self._framing = framing
         self._anonymous = anonymous
         self.put: Callable[[bytes], None] = outbox.put
-        self.encoding: Hashable = (id, self._destination, version, framing, ack == "auto")
+        self._start = self._start_for(target.name)
+        self.encoding: Hashable = (id, self._own, version, framing, ack == "auto")
 
     def encode(self, message: Message) -> bytes:
         """The MESSAGE frame of a transient message."""
@@ -105,17 +108,17 @@ class Subscription:
         return self._encode(message, f"{position.epoch}-{position.offset}", headers)
 
     def _encode(self, message: Message, message_id: str, headers: Mapping[str, str]) -> bytes:
-        return self._framing(
-            encode_message(
-                self._version,
-                "" if self._anonymous else self.id,
-                self._destination or message.destination.name,
-                message_id,
-                headers,
-                message.body,
-                None if self.ack == "auto" else f"{message_id}@{self.id}",
-            )
-        )
+        destination = message.destination.name
+        start = self._start
+        if destination is not self._started_for and self._own is None and destination != self._started_for:
+            start = self._start = self._start_for(destination)
+        ack = None if self.ack == "auto" else f"{message_id}@{self.id}"
+        return self._framing(encode_message(self._version, start, message_id, headers, message.body, ack))
+
+    def _start_for(self, destination: str) -> str:
+        """The first lines of a MESSAGE; most subscriptions need one kind of them."""
+        self._started_for = destination
+        return message_start(self._version, "" if self._anonymous else self.id, self._own or destination)
 
 
 class Follower:

@@ -1,6 +1,7 @@
 """The server is killed again and again under load, and nothing that it receipted is lost."""
 
 import asyncio
+import os
 import random
 from collections import defaultdict, deque
 from collections.abc import Callable, Coroutine
@@ -259,7 +260,7 @@ async def hurt(run: Run) -> None:
         run.up.set()
 
 
-@pytest.mark.parametrize("seed", [1])
+@pytest.mark.parametrize("seed", [int(os.environ.get("POSTROOM_TEST_SEED", "1"))])
 async def test_what_was_receipted_arrives_through_any_number_of_kills(
     make_server: Callable[..., Server], tmp_path: Path, seed: int
 ) -> None:

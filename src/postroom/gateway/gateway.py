@@ -73,6 +73,7 @@ class Gateway:
         "_heard",
         "_held",
         "_last_heard",
+        "_most_in_a_tick",
         "_opened",
         "_paused",
         "_pongs",
@@ -107,6 +108,7 @@ class Gateway:
         self._pongs = 0
         self._heard = 0
         self._written = -1
+        self._most_in_a_tick = int(limits.frames_per_second * TICK_SECONDS)
         self._rate_second = 0.0
         self._rate_from = 0
         self._opened = self._last_heard = desk.wheel.now
@@ -124,13 +126,14 @@ class Gateway:
         if self._closed:
             return
         self._frames += 1
-        if self._session is not None:
-            if self._session.prober is not None and self._session.prober.waits_for_frames:
-                self._prove(self._session.prober.frames(self._frames))
-            if self._desk.wheel.now != self._rate_second:
-                self._rate_second, self._rate_from = self._desk.wheel.now, self._frames
-            elif self._frames - self._rate_from > self._desk.limits.frames_per_second * TICK_SECONDS:
-                self._too_fast()
+        wheel = self._desk.wheel
+        if wheel.now != self._rate_second:
+            self._rate_second, self._rate_from = wheel.now, self._frames
+        elif self._frames - self._rate_from > self._most_in_a_tick:
+            self._too_fast()
+        session = self._session
+        if session is not None and session.prober is not None and session.prober.waits_for_frames:
+            self._prove(session.prober.frames(self._frames))
         for event in self._stomp.receive(data):
             if self._held is not None:
                 self._held.append(event)
@@ -207,34 +210,36 @@ class Gateway:
             desk.wheel.add(self, due)
 
     def _send(self, event: stomp.Send, commit: "_Commit | None" = None) -> None:
-        desk, session = self._desk, self._present()
+        desk, session = self._desk, self._session
+        assert session is not None
         desk.metrics.received += 1
-        route = self._permitted(event)
+        route = desk.router.resolve(event.destination)
+        if not route.open:
+            self._permit(route, event)
         headers = event.headers
         if not _RESERVED.isdisjoint(headers):
             headers = {name: value for name, value in headers.items() if name not in _RESERVED}
-        if type(route.destination) is AppPath:
-            self._invoke(event, route.destination, headers)
-            return
         user = session.principal.name
-        headers["sender"] = user
         if route.log is None:
-            desk.router.route(route, Message(route.destination, user, headers, event.body, desk.message_id()), _ignore)
+            if type(route.destination) is AppPath:
+                self._invoke(event, route.destination, headers)
+                return
+            headers["sender"] = user
+            message = Message(route.destination, user, headers, event.body, desk.message_id())
+            desk.router.route(route, message, _ignore)
             if event.receipt is not None:
                 session.receipts.give(event.receipt)
             return
+        headers["sender"] = user
         message = Message(route.destination, user, headers, event.body)
         pending = _Pending(self, event, session.receipts.hold(event.receipt), commit)
         desk.router.route(route, message, pending, key=headers.get("idempotency-key"))
         if len(session.receipts) > desk.limits.pending_appends:
             self._pause()
 
-    def _permitted(self, event: stomp.Send) -> Route:
-        route = self._desk.router.resolve(event.destination)
-        permission = route.channel.send
-        if not permission.everyone and not permission.allows(self._present().principal):
+    def _permit(self, route: Route, event: stomp.Send) -> None:
+        if not route.channel.send.allows(self._present().principal):
             raise NotAllowed(f"you may not send to {event.destination}")
-        return route
 
     def _invoke(self, event: stomp.Send, path: AppPath, headers: Mapping[str, str]) -> None:
         session = self._present()
@@ -263,7 +268,9 @@ class Gateway:
         session = self._present()
         for part in event.events:
             if isinstance(part, stomp.Send):
-                self._permitted(part)  # all or nothing: refused before the first is sent
+                self._permit(
+                    self._desk.router.resolve(part.destination), part
+                )  # all or nothing: refused before the first is sent
         commit = _Commit()
         for part in event.events:
             if isinstance(part, stomp.Send):

@@ -3,7 +3,7 @@
 Usable alone: it imports nothing of Postroom but its errors.
 """
 
-from postroom.stomp.codec import Decoder, Limits, encode_frame, encode_message
+from postroom.stomp.codec import Decoder, Limits, encode_frame, encode_message, message_start
 from postroom.stomp.connection import Connection, State
 from postroom.stomp.events import (
     Ack,
@@ -46,5 +46,6 @@ __all__ = [
     "encode_frame",
     "encode_message",
     "escape",
+    "message_start",
     "unescape",
 ]

@@ -11,6 +11,7 @@ from postroom.stomp.frame import UNESCAPED, Frame, Version, escape, unescape
 _NUL: Final = b"\x00"
 _MAX_COMMAND: Final = 32
 _CR_LF: Final = b"\r\n"
+_MAX_QUICK_HEAD: Final = 2048
 
 
 class Limits(Struct, frozen=True):
@@ -56,26 +57,32 @@ class Decoder:
         self.version: Version = "1.2"
         self.heartbeats = 0
 
+    def whole(self, data: bytes) -> Frame | None:
+        """The one frame that `data` is, in the usual and quick case. None says nothing: `feed` must be asked."""
+        if self._buffer or self._head is not None or self._over or not data or data[-1]:
+            return None
+        head, gap, body = data.partition(b"\n\n")
+        if not gap or len(head) > _MAX_QUICK_HEAD or head[:1] <= b"\r" or self.version == "1.0":
+            return None
+        try:
+            text = head.decode()
+            command, *lines = text.split("\n")
+            headers: dict[str, str] = dict([line.split(":", 1) for line in lines])
+        except ValueError:  # no UTF-8, or no colon
+            return None
+        if len(headers) != len(lines) or "\\" in text or "\r" in text or "\0" in text:
+            return None
+        size, limits = len(body) - 1, self._limits
+        if size > limits.max_body_bytes or len(lines) > limits.max_headers or len(head) > limits.max_header_bytes:
+            return None
+        length = headers.get("content-length")
+        if body.find(_NUL) != size if length is None else length != str(size):
+            return None
+        return Frame(command, headers, body[:-1])
+
     def feed(self, data: bytes) -> list[Frame | ProtocolViolation]:
         """The frames that `data` completes, in order. A violation is the last item."""
-        if self._over:
-            return []
-        if not self._buffer and self._head is None and data[-1:] == _NUL:
-            # The usual message: one frame, nothing before, nothing behind.
-            head, gap, body = data.partition(b"\n\n")
-            if gap and head[:1] > b"\r" and len(head) < 1024 and body.find(_NUL) == len(body) - 1 and b"\r" not in head:
-                try:
-                    frame = self._decode_head(head)
-                    length = frame.headers.get("content-length")
-                    body = body[:-1]
-                    if length is None or length == str(len(body)):
-                        self._check_body(len(body))
-                        frame.body = body
-                        return [frame]
-                except ProtocolViolation as violation:
-                    self._over = True
-                    return [violation]
-        return self._feed(data)
+        return [] if self._over else self._feed(data)
 
     def _feed(self, data: bytes) -> list[Frame | ProtocolViolation]:
         out: list[Frame | ProtocolViolation] = []
@@ -238,28 +245,21 @@ def encode_frame(version: Version, command: str, headers: Mapping[str, str], bod
     return "\n".join(lines).encode() + b"\n\n" + body + _NUL
 
 
+def message_start(version: Version, subscription: str, destination: str) -> str:
+    """How each MESSAGE to a subscription begins. `subscription` is empty where the client named none (1.0)."""
+    named = f"subscription:{escape(subscription, version)}\n" if subscription else ""
+    return f"MESSAGE\n{named}destination:{escape(destination, version)}\nmessage-id:"
+
+
 def encode_message(
-    version: Version,
-    subscription: str,
-    destination: str,
-    message_id: str,
-    headers: Mapping[str, str],
-    body: bytes,
-    ack: str | None = None,
+    version: Version, start: str, message_id: str, headers: Mapping[str, str], body: bytes, ack: str | None = None
 ) -> bytes:
-    """A MESSAGE frame. `subscription` is empty where the client named none (1.0); `ack` is for STOMP 1.2."""
-    text = f"destination:{_value(destination, version)}\nmessage-id:{message_id}\n"
-    if subscription:
-        text = f"subscription:{_value(subscription, version)}\n{text}"
+    """A MESSAGE frame that begins with `start`; `ack` is for STOMP 1.2. `message_id` holds nothing to escape."""
+    lines = "\n".join([f"{name}:{value}" for name, value in headers.items()])
+    if lines.count(":") != len(headers) or lines.count("\n") >= len(headers) or "\\" in lines or "\r" in lines:
+        lines = "\n".join([f"{escape(name, version)}:{escape(value, version)}" for name, value in headers.items()])
     if ack is not None and version == "1.2":
-        text += f"ack:{_value(ack, version)}\n"
-    for name, value in headers.items():
-        if name.isalnum() and value.isalnum():
-            text += f"{name}:{value}\n"
-        else:
-            text += f"{escape(name, version)}:{escape(value, version)}\n"
-    return f"MESSAGE\n{text}content-length:{len(body)}\n\n".encode() + body + _NUL
-
-
-def _value(text: str, version: Version) -> str:
-    return text if text.isalnum() else escape(text, version)
+        message_id = f"{message_id}\nack:{escape(ack, version)}"
+    if lines:
+        return f"{start}{message_id}\n{lines}\ncontent-length:{len(body)}\n\n".encode() + body + _NUL
+    return f"{start}{message_id}\ncontent-length:{len(body)}\n\n".encode() + body + _NUL

@@ -1,6 +1,6 @@
 """The server's side of one STOMP connection: bytes in, events out; no I/O, no clock."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import ClassVar, Final
 
@@ -85,10 +85,20 @@ class Connection:
 
     def receive(self, data: bytes) -> list[Event]:
         """What `data` asks for, in order. Never blocks, never raises."""
-        if self._over():
+        if self._state is State.CLOSED:
             return []
+        whole = self._decoder.whole(data)
+        if whole is not None and self._state is State.CONNECTED and whole.command == "SEND":
+            headers = whole.headers
+            if headers.get("destination") and "transaction" not in headers:
+                # The frame that there are most of, without a detour.
+                headers.pop("content-length", None)
+                return [Send(headers.pop("destination"), headers, whole.body, headers.pop("receipt", None))]
+        return self._receive(self._decoder.feed(data) if whole is None else [whole])
+
+    def _receive(self, frames: Sequence[Frame | ProtocolViolation]) -> list[Event]:
         events: list[Event] = []
-        for frame in self._decoder.feed(data):
+        for frame in frames:
             if not isinstance(frame, Frame):
                 events.append(self._violation(frame, None))
                 break

@@ -41,6 +41,7 @@ _quiet.setLevel(logging.CRITICAL + 1)
 _PICOWS_LOG: Final[Any] = logging.LoggerAdapter(_quiet, {})
 
 
+_TEXT, _BINARY = WSMsgType.TEXT, WSMsgType.BINARY
 _NO_HEADERS: Final[CIMultiDict[str]] = CIMultiDict()
 
 
@@ -97,15 +98,18 @@ class NativeTransport(WSListener):
             if frame.rsv1 or frame.rsv2 or frame.rsv3:
                 raise Fault(websocket.PROTOCOL_ERROR, "a reserved bit is set, and no extension was agreed on")
             kind = frame.msg_type
-            if frame.fin and self._assembly is None and (kind is WSMsgType.TEXT or kind is WSMsgType.BINARY):
+            if (kind is _TEXT or kind is _BINARY) and frame.fin and self._assembly is None:
                 payload = frame.get_payload_as_bytes()
-                if kind is WSMsgType.TEXT:
+                if kind is _BINARY:
+                    self.last_was_text = False
+                else:
                     self.last_was_text = True
                     if not payload.isascii() and not websocket.is_utf8(payload):
                         raise Fault(websocket.NOT_UTF8, "a text message is not UTF-8")
+                if self._held is None and self._receiver is not None:
+                    self._receiver.receive(payload)
                 else:
-                    self.last_was_text = False
-                self._deliver(payload)
+                    self._deliver(payload)
             else:
                 self._other(kind, bool(frame.fin), frame.get_payload_as_bytes())
         except Fault as fault:

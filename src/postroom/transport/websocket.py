@@ -40,8 +40,17 @@ def frame(opcode: int, payload: bytes) -> bytes:
     return bytes((0x80 | opcode, 127)) + size.to_bytes(8, "big") + payload
 
 
+_SMALL_TEXT: Final = tuple(bytes((0x80 | TEXT, size)) for size in range(126))
+_MIDDLE_TEXT: Final = bytes((0x80 | TEXT, 126))
+
+
 def message(payload: bytes) -> bytes:
     """`payload` in a text frame if it is UTF-8, in a binary one if not."""
+    size = len(payload)
+    if size < 65_536 and payload.isascii():
+        if size < 126:
+            return _SMALL_TEXT[size] + payload
+        return _MIDDLE_TEXT + size.to_bytes(2, "big") + payload
     return frame(TEXT if is_utf8(payload) else BINARY, payload)
 
 

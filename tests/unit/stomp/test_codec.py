@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from postroom.errors import LimitExceeded, MalformedFrame, ProtocolViolation
-from postroom.stomp import Decoder, Frame, Limits, Version, encode_frame, encode_message
+from postroom.stomp import Decoder, Frame, Limits, Version, encode_frame, encode_message, message_start
 
 VERSIONS: tuple[Version, ...] = ("1.0", "1.1", "1.2")
 LIMITS = Limits(max_headers=8, max_header_bytes=200, max_body_bytes=1000)
@@ -140,7 +140,7 @@ def test_many_small_pieces_take_linear_time() -> None:
 
 
 def test_a_message_names_its_length_and_escapes_what_it_must() -> None:
-    wire = encode_message("1.2", "s:1", "/topic/a", "m-1", {"x": "a\nb"}, b"\x00", "m-1@s:1")
+    wire = encode_message("1.2", message_start("1.2", "s:1", "/topic/a"), "m-1", {"x": "a\nb"}, b"\x00", "m-1@s:1")
     assert wire == (
         b"MESSAGE\nsubscription:s\\c1\ndestination:/topic/a\nmessage-id:m-1\nack:m-1@s\\c1\nx:a\\nb\n"
         b"content-length:1\n\n\x00\x00"
