@@ -95,10 +95,9 @@ class Hub(Generic[SessionT]):
     def publish(self, key: str, message: Message) -> int:
         """Put `message` into the outbox of every subscriber of `key`; how many those are."""
         groups = self._groups.get(key)
-        delivered = _deliver(groups, message) if groups is not None else 0
         if self._patterns:
-            delivered += self.publish_to_patterns(key, message)
-        return delivered
+            return self.publish_to_patterns(key, message) + (_deliver(groups, message) if groups is not None else 0)
+        return _deliver(groups, message) if groups is not None else 0
 
     def publish_to_patterns(self, key: str, message: Message) -> int:
         """As `publish`, to subscribers by pattern alone."""

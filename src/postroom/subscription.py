@@ -78,7 +78,11 @@ class Subscription:
 
     def encode(self, message: Message) -> bytes:
         """The MESSAGE frame of a transient message."""
-        return self._encode(message, message.id, message.headers)
+        start = self._start
+        if message.destination.name is not self._started_for and self._own is None:
+            start = self._start_again(message.destination.name)
+        ack = None if self.ack == "auto" else f"{message.id}@{self.id}"
+        return self._framing(encode_message(self._version, start, message.id, message.headers, message.body, ack))
 
     def encode_stored(
         self,
@@ -105,15 +109,17 @@ class Subscription:
             headers["skipped"] = str(skipped)
         if extra:
             headers.update(extra)
-        return self._encode(message, f"{position.epoch}-{position.offset}", headers)
-
-    def _encode(self, message: Message, message_id: str, headers: Mapping[str, str]) -> bytes:
-        destination = message.destination.name
         start = self._start
-        if destination is not self._started_for and self._own is None and destination != self._started_for:
-            start = self._start = self._start_for(destination)
+        if message.destination.name is not self._started_for and self._own is None:
+            start = self._start_again(message.destination.name)
+        message_id = f"{position.epoch}-{position.offset}"
         ack = None if self.ack == "auto" else f"{message_id}@{self.id}"
         return self._framing(encode_message(self._version, start, message_id, headers, message.body, ack))
+
+    def _start_again(self, destination: str) -> str:
+        if destination != self._started_for:
+            self._start = self._start_for(destination)
+        return self._start
 
     def _start_for(self, destination: str) -> str:
         """The first lines of a MESSAGE; most subscriptions need one kind of them."""
