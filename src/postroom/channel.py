@@ -1,5 +1,6 @@
 """Channels: the named policies of destinations, and the registry that finds one."""
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Final, Literal
 
@@ -10,6 +11,8 @@ from postroom.errors import ConfigurationError
 from postroom.identity import Principal
 
 DAY: Final = 86_400.0
+_LONGEST: Final = 36_500 * DAY
+_MOST: Final = 1 << 53
 _CACHE_SIZE: Final = 4096
 
 
@@ -47,10 +50,12 @@ NOBODY: Final = Permission(everyone=False)
 class Channel(Struct, frozen=True):
     """The policy of the destinations that `destination` covers.
 
-    `destination` is an Ant-style pattern: `/user/*/topic/reply`, `/topic/{room}/**`. `delivery` is `durable`
-    (user destinations only: stored, then told) or `transient`. `history` keeps that many messages of a topic
-    for `after-offset`. `proof` says what counts as receipt with `ack:auto`: `received` (the PONG) or
-    `handled` (the PONG and two further frames of the client).
+    `destination` is an Ant-style pattern: `/user/*/topic/reply`, `/topic/{room}/**`. One that begins with `/user/`
+    covers destinations of users and nothing else; any other, `/**` included, covers none of them.
+
+    `delivery` is `durable` (user destinations only: stored, then told) or `transient`. `history` keeps that many
+    messages of a topic for `after-offset`. `proof` says what counts as receipt with `ack:auto`: `received` (the
+    PONG) or `handled` (the PONG and two further frames of the client).
     """
 
     code: str
@@ -95,15 +100,16 @@ BUILT_IN: Final = (
 class ChannelRegistry:
     """The channels of a node: those given, in their order, then the built-in ones. The first match counts.
 
-    Raises ConfigurationError for a code used twice or a policy that contradicts itself.
+    A channel with the code USER or BROADCAST takes the place of the built-in one, behind all others. Raises
+    ConfigurationError for a code used twice or a policy that contradicts itself.
     """
 
     __slots__ = ("_by_code", "_cache", "_patterns")
 
     def __init__(self, channels: Iterable[Channel] = ()) -> None:
         own = [*channels]
-        codes = {channel.code for channel in own}
-        ordered = [BUILT_IN[0], *own, *(c for c in BUILT_IN[1:] if c.code not in codes)]
+        last = [_replaced(built_in, own) for built_in in BUILT_IN[1:]]
+        ordered = [BUILT_IN[0], *(channel for channel in own if not any(channel is one for one in last)), *last]
         self._by_code: dict[str, Channel] = {}
         self._patterns: list[tuple[Pattern, Channel]] = []
         self._cache: dict[tuple[type, str], Channel] = {}
@@ -141,10 +147,29 @@ class ChannelRegistry:
     def _find(self, destination: Destination) -> Channel:
         match destination:
             case UserQueue(name=name):
-                text = "/user/*" + name
+                text, of_users = "/user/*" + name, True
             case Topic(name=name) | AppPath(name=name):
-                text = name
-        return next(channel for pattern, channel in self._patterns if pattern.matches(text))
+                text, of_users = name, False
+        return next(
+            channel for pattern, channel in self._patterns if _of_users(channel) == of_users and pattern.matches(text)
+        )
+
+
+def _of_users(channel: Channel) -> bool:
+    return channel.destination.startswith("/user/")
+
+
+def _replaced(built_in: Channel, own: Sequence[Channel]) -> Channel:
+    """What stands behind all other channels: it covers whatever they leave, so its pattern is fixed."""
+    for channel in own:
+        if channel.code == built_in.code:
+            if channel.destination != built_in.destination:
+                raise ConfigurationError(
+                    f"channel {channel.code}: destination must be {built_in.destination!r}, as it takes the place of"
+                    " the built-in channel; or give it another code"
+                )
+            return channel
+    return built_in
 
 
 def check(channel: Channel) -> None:
@@ -155,6 +180,8 @@ def check(channel: Channel) -> None:
     if not channel.destination.startswith("/"):
         raise ConfigurationError(f"{name}: destination {channel.destination!r} must start with '/'")
     parts = channel.destination.split("/")
+    if "" in parts[1:]:
+        raise ConfigurationError(f"{name}: destination {channel.destination!r} has an empty segment and covers nothing")
     of_users = parts[1] == "user"
     if of_users and (len(parts) < 4 or not (parts[2] == "*" or (parts[2][:1] == "{" and parts[2][-1:] == "}"))):
         raise ConfigurationError(
@@ -171,8 +198,12 @@ def check(channel: Channel) -> None:
     if channel.proof == "handled" and not channel.durable:
         raise ConfigurationError(f'{name}: proof = "handled" needs delivery = "durable"')
     kept = channel.retention
+    if not (math.isfinite(kept.seconds) and math.isfinite(kept.confirmed_seconds)) or kept.seconds > _LONGEST:
+        raise ConfigurationError(f"{name}: retention is a number of seconds, at most a hundred years")
     if kept.seconds <= 0 or kept.confirmed_seconds < 0 or kept.max_messages < 1 or kept.max_bytes < 1:
         raise ConfigurationError(f"{name}: retention must be positive in time, messages and bytes")
+    if max(kept.max_messages, kept.max_bytes, channel.history) > _MOST:
+        raise ConfigurationError(f"{name}: retention and history are at most {_MOST}")
     if kept.confirmed_seconds > kept.seconds:
         raise ConfigurationError(
             f"{name}: retention: confirmed messages cannot stay longer ({kept.confirmed_seconds:g} s)"

@@ -35,7 +35,7 @@ class AppPath(Struct, frozen=True, gc=False):
 Destination = Topic | UserQueue | AppPath
 
 
-class Prefixes(Struct, frozen=True):
+class Prefixes(Struct, frozen=True, forbid_unknown_fields=True):
     """Which first segments mean what. Spring applications often use `/message` for `app`."""
 
     user: str = "/user"
@@ -84,7 +84,7 @@ class Destinations:
             user, slash, name = rest[1:].partition("/")
             if not slash:
                 raise UnknownDestination(f"{text!r} names a user but no destination: /user/{{name}}/queue/...")
-            return UserQueue(user_name(unquote(user)), "/" + name)
+            return UserQueue(_decoded(user), "/" + name)
         for prefix in self._prefixes.app:
             rest = _behind(text, prefix)
             if rest is not None:
@@ -107,6 +107,13 @@ def user_name(text: str) -> UserName:
     if not name or len(name) > MAX_DESTINATION_LENGTH or not _printable(name):
         raise UnknownDestination("a user name has 1 to 255 characters, none of them a control character")
     return UserName(name)
+
+
+def _decoded(user: str) -> UserName:
+    try:
+        return user_name(unquote(user, errors="strict"))
+    except UnicodeDecodeError:
+        raise UnknownDestination(f"{user!r} is no user name: what is percent-encoded is UTF-8") from None
 
 
 def user_destination(user: UserName, name: str) -> str:
@@ -134,7 +141,10 @@ def _canonical(text: str) -> str:
 
 
 def _printable(text: str) -> bool:
-    return not any(unicodedata.category(char)[0] == "C" for char in text) if not text.isprintable() else True
+    if text.isprintable():
+        return True
+    # Separators of lines and paragraphs start a new line for some readers, as control characters do for all.
+    return not any(unicodedata.category(char) in ("Zl", "Zp") or unicodedata.category(char)[0] == "C" for char in text)
 
 
 class Pattern:

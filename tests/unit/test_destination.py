@@ -55,6 +55,18 @@ def test_what_is_no_destination_is_refused(destinations: Destinations, text: str
         destinations.to_send(text)
 
 
+def test_two_malformed_names_are_not_one_user(destinations: Destinations) -> None:
+    for text in ("/user/%ff/queue/x", "/user/%fe/queue/x", "/user/%c3/queue/x"):
+        with pytest.raises(UnknownDestination, match="UTF-8"):
+            destinations.to_send(text)
+
+
+@pytest.mark.parametrize("char", ["\u2028", "\u2029", "\x85", "\x7f", "\u202e", "\ud800"])
+def test_no_name_starts_a_line_or_turns_the_text(char: str) -> None:
+    with pytest.raises(UnknownDestination):
+        user_name(f"an{char}na")
+
+
 def test_one_name_in_two_unicode_forms_is_one_user(destinations: Destinations) -> None:
     assert user_name("Zoe\u0308") == user_name("Zo\u00eb")
     assert destinations.to_send("/topic/Zoe\u0308") == destinations.to_send("/topic/Zo\u00eb")
