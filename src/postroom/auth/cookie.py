@@ -1,7 +1,7 @@
 """A signed session cookie: who logged in, and when."""
 
-from collections.abc import Mapping
-from http.cookies import CookieError, SimpleCookie
+import re
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from itsdangerous import BadData, URLSafeTimedSerializer
@@ -13,6 +13,7 @@ from postroom.transport.base import Handshake
 
 _MIN_SECRET: Final = 32
 _SALT: Final = "postroom.session"
+_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 
 class CookieAuthenticator:
@@ -28,6 +29,8 @@ class CookieAuthenticator:
             raise ConfigurationError(
                 f"auth.cookie: the secret has {len(secret)} characters; at least {_MIN_SECRET} are needed"
             )
+        if not _NAME.fullmatch(cookie_name):
+            raise ConfigurationError(f"auth.cookie: {cookie_name!r} is no name for a cookie")
         self.cookie_name = cookie_name
         self.max_age_seconds = max_age_seconds
         self._serializer = URLSafeTimedSerializer(secret, salt=_SALT)
@@ -50,11 +53,19 @@ class CookieAuthenticator:
         return None
 
     def _principal(self, cookies: str) -> Principal | None:
-        try:
-            found = SimpleCookie(cookies).get(self.cookie_name)
-            if found is None:
-                return None
-            name, at = self._serializer.loads(found.value, max_age=int(self.max_age_seconds), return_timestamp=True)
-        except (CookieError, BadData):
-            return None
-        return principal_of(str(name), (), at.timestamp() + self.max_age_seconds)
+        for value in self._values(cookies):
+            try:
+                name, at = self._serializer.loads(value, max_age=int(self.max_age_seconds), return_timestamp=True)
+            except BadData:
+                continue
+            if isinstance(name, str):
+                return principal_of(name, (), at.timestamp() + self.max_age_seconds)
+        return None
+
+    def _values(self, cookies: str) -> Iterator[str]:
+        # By hand: http.cookies gives up at the first cookie that it dislikes, and others set what they like. A name
+        # may come twice (of a parent domain, of a longer path): the one that is signed counts.
+        for part in cookies.split(";"):
+            name, equals, value = part.strip().partition("=")
+            if equals and name.strip() == self.cookie_name:
+                yield value.strip().strip('"')

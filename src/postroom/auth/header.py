@@ -1,7 +1,7 @@
 """A header of a trusted proxy that has authenticated the user itself."""
 
 from collections.abc import Mapping, Sequence
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv6Address, ip_address, ip_network
 
 from postroom.auth.base import principal_of
 from postroom.errors import ConfigurationError
@@ -32,6 +32,8 @@ class HeaderAuthenticator:
             address = ip_address(handshake.peer_address)
         except ValueError:
             return None
+        if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+            address = address.ipv4_mapped  # what a socket for both families says of a peer with IPv4
         if not any(address in network for network in self._networks):
             return None
         return principal_of(value, (), None)

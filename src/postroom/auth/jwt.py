@@ -1,18 +1,20 @@
 """JSON Web Tokens (RFC 7519): fixed algorithms, one key or a JWKS file, `exp` required."""
 
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import jwt
+import structlog
 
 from postroom.auth.base import principal_of
 from postroom.errors import AuthenticationFailed, ConfigurationError
 from postroom.identity import Principal
 from postroom.transport.base import Handshake
+
+_log = structlog.get_logger("postroom.auth")
 
 _ALGORITHMS: Final = frozenset(
     f"{family}{size}" for family in ("HS", "RS", "ES", "PS") for size in ("256", "384", "512")
@@ -26,7 +28,9 @@ class JwtAuthenticator:
 
     The token comes as `Authorization: Bearer` at the handshake, or in CONNECT as `Authorization`, `token` or
     `passcode`. Which algorithms count is set here and never read from the token. The JWKS file is read again
-    when it changes. Raises ConfigurationError for keys that cannot work.
+    when it changes; while it cannot be read, the keys that were read last count.
+
+    Raises ConfigurationError for keys that cannot work.
     """
 
     name = "jwt"
@@ -57,8 +61,8 @@ class JwtAuthenticator:
                 f"auth.jwt: the secret has {len(key)} characters; at least {_MIN_SECRET} are needed"
             )
         self._algorithms = list(algorithms)
-        self._key = key
-        self._jwks = _KeySet(Path(jwks_file)) if jwks_file is not None else None
+        self._key = _prepared(key, self._algorithms) if key is not None else None
+        self._jwks = _KeySet(Path(jwks_file), self._algorithms) if jwks_file is not None else None
         self._audience = audience
         self._issuer = issuer
         self._user_claim = user_claim
@@ -89,7 +93,7 @@ class JwtAuthenticator:
             )
         except jwt.ExpiredSignatureError:
             raise AuthenticationFailed("the token has expired") from None
-        except (jwt.PyJWTError, ValueError, TypeError):
+        except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError):
             raise AuthenticationFailed("the token is not valid") from None
         user, roles = claims[self._user_claim], claims.get(self._roles_claim, ())
         if not isinstance(user, str) or not isinstance(roles, (list, tuple, str)):
@@ -103,36 +107,82 @@ class JwtAuthenticator:
         return self._jwks.find(jwt.get_unverified_header(token).get("kid"))
 
 
-class _KeySet:
-    """The keys of a JWKS file (RFC 7517), read again when the file changes."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._stamp = 0.0
-        self._looked = 0.0
-        self._keys: dict[str | None, Any] = {}
+def _prepared(key: str, algorithms: Sequence[str]) -> str:
+    for name in algorithms:
         try:
-            self._read()
-        except (OSError, ValueError, jwt.PyJWTError) as error:
-            raise ConfigurationError(f"auth.jwt: {path} is no JWKS file: {error}") from error
+            jwt.get_algorithm_by_name(name).prepare_key(key)
+        except (jwt.PyJWTError, ValueError, TypeError):
+            raise ConfigurationError(
+                f"auth.jwt: the key does not suit {name}: HS* takes a secret, all others a public key in PEM"
+            ) from None
+    return key
+
+
+class _KeySet:
+    """The keys of a JWKS file (RFC 7517), read again when the file changes.
+
+    Keys that no configured algorithm could use (for encryption, of another kind) are passed over.
+    """
+
+    def __init__(self, path: Path, algorithms: Sequence[str]) -> None:
+        self._path = path
+        self._algorithms = frozenset(algorithms)
+        self._looked = 0.0
+        try:
+            self._stamp = self._look()
+            self._keys = self._read()
+        except (OSError, ValueError) as error:
+            raise ConfigurationError(f"auth.jwt: jwks-file {path}: {error}") from error
 
     def find(self, kid: str | None) -> Any:
         now = time.monotonic()
         if now - self._looked >= _LOOK_SECONDS:
             self._looked = now
-            if os.stat(self._path).st_mtime != self._stamp:
-                self._read()
+            self._refresh()
         if kid is None and len(self._keys) == 1:
             return next(iter(self._keys.values()))
         if kid not in self._keys:
             raise AuthenticationFailed("the token is not valid")
         return self._keys[kid]
 
-    def _read(self) -> None:
-        stamp = os.stat(self._path).st_mtime
-        entries = json.loads(self._path.read_text(encoding="utf-8"))["keys"]
-        self._keys = {entry.get("kid"): jwt.PyJWK(entry).key for entry in entries}
-        self._stamp = stamp
+    def _refresh(self) -> None:
+        try:
+            stamp = self._look()
+            if stamp != self._stamp:
+                self._keys = self._read()
+                self._stamp = stamp
+        except (OSError, ValueError) as error:  # half written, or being replaced: the next look may find it whole
+            _log.warning("the key set cannot be read; the keys read last still count", reason=str(error))
+
+    def _look(self) -> tuple[int, int, int]:
+        found = self._path.stat()
+        return found.st_mtime_ns, found.st_size, found.st_ino
+
+    def _read(self) -> dict[str | None, Any]:
+        """Raises ValueError where there is nothing to verify with, so that a broken file changes nothing."""
+        document = json.loads(self._path.read_text(encoding="utf-8"))
+        entries = document.get("keys") if isinstance(document, dict) else None
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            raise ValueError('this is no JWKS: {"keys": [{...}, ...]}')
+        found = {entry.get("kid"): key for entry in entries if (key := self._usable(entry)) is not None}
+        if not found:
+            raise ValueError(f"it has no key for {', '.join(sorted(self._algorithms))}")
+        return found
+
+    def _usable(self, entry: Mapping[str, Any]) -> Any:
+        if entry.get("use", "sig") != "sig" or entry.get("alg", "") not in (*self._algorithms, ""):
+            return None
+        kid = entry.get("kid")
+        if kid is not None and not isinstance(kid, str):
+            return None
+        for name in self._algorithms:
+            try:
+                key = jwt.get_algorithm_by_name(name).from_jwk(dict(entry))
+            except (jwt.PyJWTError, ValueError, TypeError, KeyError, AttributeError):
+                continue
+            if not isinstance(key, bytes) or len(key) >= _MIN_SECRET:
+                return key
+        return None
 
 
 def _bearer(value: str | None) -> str | None:

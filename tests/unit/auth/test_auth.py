@@ -1,7 +1,10 @@
 """Who a client is: what is believed, what is not, and what is passed on to the next."""
 
+import contextlib
+import hmac
 import json
 import os
+from base64 import urlsafe_b64encode
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,9 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from hypothesis import given
+from hypothesis import strategies as st
+from itsdangerous import URLSafeTimedSerializer
 from jwt.algorithms import RSAAlgorithm
 
 from postroom.auth import Authentication
@@ -129,11 +135,141 @@ def test_a_key_set_is_read_again_when_it_changes(tmp_path: Path) -> None:
         {"algorithms": ["HS256"]},
         {"algorithms": ["HS256", "RS256"], "key": SECRET},
         {"algorithms": ["RS256"], "jwks_file": "/nowhere.json"},
+        {"algorithms": ["RS256"], "key": "no PEM"},
+        {"algorithms": ["ES256"], "key": pem(RSA)},
+        {"algorithms": ["HS256"], "key": pem(RSA)},
     ],
 )
 def test_what_cannot_work_is_refused_at_start(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError):
         JwtAuthenticator(**options)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "{}",
+        '{"keys": {}}',
+        '{"keys": [3]}',
+        '{"keys": []}',
+        '{"keys": [{}]}',
+        '{"keys": [{"kty": "oct", "k": "c2hvcnQ"}]}',
+    ],
+)
+def test_a_file_without_usable_keys_is_refused_at_start(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "jwks.json"
+    file.write_text(text)
+    with pytest.raises(ConfigurationError, match="jwks-file"):
+        JwtAuthenticator(algorithms=["RS256", "ES256"], jwks_file=str(file))
+
+
+def test_a_short_secret_in_a_key_set_is_refused_at_start(tmp_path: Path) -> None:
+    file = tmp_path / "jwks.json"
+    file.write_text('{"keys": [{"kty": "oct", "k": "c2hvcnQ"}]}')
+    with pytest.raises(ConfigurationError, match="no key for HS256"):
+        JwtAuthenticator(algorithms=["HS256"], jwks_file=str(file))
+
+
+def test_keys_for_other_purposes_are_passed_over(tmp_path: Path) -> None:
+    """Keycloak publishes a key for encryption beside the one for signatures."""
+    mine = {**RSAAlgorithm.to_jwk(RSA.public_key(), as_dict=True), "kid": "mine"}
+    other = [
+        {**mine, "kid": "enc", "use": "enc", "alg": "RSA-OAEP"},
+        {**mine, "kid": "alg", "alg": "RS512"},
+        {"kty": "unheard-of", "kid": "new"},
+        {"kty": "RSA", "kid": "broken"},
+        {"kty": "oct", "k": "A" * 80, "kid": "secret"},
+    ]
+    file = tmp_path / "jwks.json"
+    file.write_text(json.dumps({"keys": [*other, mine]}))
+    who = JwtAuthenticator(algorithms=["RS256"], jwks_file=str(file))
+    assert who.at_connect(handshake(), {"token": token(RSA, "RS256", kid="mine")}) is not None
+    assert who.at_connect(handshake(), {"token": token(RSA, "RS256")}) is not None
+    for kid in ("enc", "alg", "new", "broken", "secret"):
+        with pytest.raises(AuthenticationFailed):
+            who.at_connect(handshake(), {"token": token(RSA, "RS256", kid=kid)})
+
+
+def test_while_the_key_set_cannot_be_read_the_last_keys_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("postroom.auth.jwt._LOOK_SECONDS", 0.0)
+    one = {**RSAAlgorithm.to_jwk(RSA.public_key(), as_dict=True), "kid": "one"}
+    file = tmp_path / "jwks.json"
+    file.write_text(json.dumps({"keys": [one]}))
+    who = JwtAuthenticator(algorithms=["RS256"], jwks_file=str(file))
+    shown = {"token": token(RSA, "RS256", kid="one")}
+    for broken in ("", "{", '{"keys": []}'):
+        file.write_text(broken)
+        assert who.at_connect(handshake(), shown) is not None
+    file.unlink()
+    assert who.at_connect(handshake(), shown) is not None
+    file.write_text(json.dumps({"keys": [{**one, "kid": "two"}]}))
+    with pytest.raises(AuthenticationFailed):
+        who.at_connect(handshake(), shown)
+
+
+@pytest.mark.parametrize("algorithm", ["HS256", "RS256"])
+def test_a_public_key_is_no_secret(algorithm: str) -> None:
+    """The classic confusion: a token signed with the public key as if that were a secret."""
+    who = JwtAuthenticator(algorithms=["RS256"], key=pem(RSA))
+    body, key = {"sub": "anna", "exp": NOW + 60}, pem(RSA).encode()
+    head = {"alg": algorithm, "typ": "JWT"}
+    parts = [urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=") for part in (head, body)]
+    forged = b".".join([*parts, urlsafe_b64encode(hmac.digest(key, b".".join(parts), "sha256")).rstrip(b"=")])
+    with pytest.raises(AuthenticationFailed):
+        who.at_connect(handshake(), {"token": forged.decode()})
+
+
+@given(st.text() | st.lists(st.binary().map(lambda part: urlsafe_b64encode(part).decode()), min_size=3).map(".".join))
+def test_no_token_does_worse_than_be_refused(text: str) -> None:
+    for who in (hs256(), JwtAuthenticator(algorithms=["RS256"], key=pem(RSA))):
+        with contextlib.suppress(AuthenticationFailed):
+            assert who.at_connect(handshake(), {"token": text}) is None
+
+
+def test_a_deeply_nested_token_is_refused() -> None:
+    for head in ("[" * 5000, '{"alg":"HS256","x":' + "[" * 5000):
+        with pytest.raises(AuthenticationFailed):
+            hs256().at_connect(handshake(), {"token": urlsafe_b64encode(head.encode()).decode() + ".e30.eA"})
+
+
+def test_a_token_with_an_impossible_expiry_is_refused() -> None:
+    impossible: list[Any] = [float("inf"), float("nan"), "soon", [], {}]
+    for exp in impossible:
+        body = urlsafe_b64encode(json.dumps({"sub": "anna", "exp": exp}).encode()).rstrip(b"=")
+        head = urlsafe_b64encode(b'{"alg":"HS256"}').rstrip(b"=")
+        signed = head + b"." + body
+        mac = urlsafe_b64encode(hmac.digest(SECRET.encode(), signed, "sha256")).rstrip(b"=")
+        with pytest.raises(AuthenticationFailed):
+            hs256().at_connect(handshake(), {"token": (signed + b"." + mac).decode()})
+
+
+def test_other_applications_cookies_do_no_harm() -> None:
+    who = CookieAuthenticator(SECRET)
+    mine = who.issue(UserName("anna"))
+    for others in ('prefs={"a":1, "b":[2]}', "a[b]=x y; foo", "=; ;;", "postroom=stale.of.a-parent", 'x="a\\"b'):
+        assert who.read(f"{others}; postroom={mine}") == "anna"
+        assert who.read(f"postroom={mine}; {others}") == "anna"
+    assert who.read(f"xpostroom={mine}") is None
+
+
+def test_a_cookie_that_holds_something_else_names_nobody() -> None:
+    who = CookieAuthenticator(SECRET)
+    other = URLSafeTimedSerializer(SECRET, salt="postroom.session").dumps({"user": "anna"})
+    assert who.read(f"postroom={other}") is None
+
+
+@given(st.text())
+def test_no_cookie_header_does_worse_than_name_nobody(text: str) -> None:
+    assert CookieAuthenticator(SECRET).read(f"postroom={text}") is None
+
+
+@pytest.mark.parametrize("options", [{"secret": "short"}, {"secret": SECRET, "cookie_name": "a b"}])
+def test_a_cookie_that_cannot_work_is_refused_at_start(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError):
+        CookieAuthenticator(**options)
 
 
 def test_a_cookie_names_whom_it_was_issued_to() -> None:
@@ -159,6 +295,15 @@ def test_a_proxys_header_is_believed_from_its_network_only() -> None:
     assert who.at_handshake(handshake("10.1.2.3", x_forwarded_user="anna")) is not None
     assert who.at_handshake(handshake("192.168.1.1", x_forwarded_user="anna")) is None
     assert who.at_handshake(handshake("10.1.2.3")) is None
+    assert who.at_handshake(handshake("::ffff:10.1.2.3", x_forwarded_user="anna")) is not None
+    assert who.at_handshake(handshake("::ffff:192.168.1.1", x_forwarded_user="anna")) is None
+    assert who.at_handshake(handshake("unix", x_forwarded_user="anna")) is None
+
+
+@pytest.mark.parametrize(("name", "trusted"), [("", ["10.0.0.0/8"]), ("X-User", []), ("X-User", ["10.0.0.1/8"])])
+def test_a_header_that_cannot_work_is_refused_at_start(name: str, trusted: list[str]) -> None:
+    with pytest.raises(ConfigurationError):
+        HeaderAuthenticator(name, trusted)
 
 
 def test_in_development_clients_say_who_they_are() -> None:
