@@ -92,6 +92,11 @@ class Outbox:
             self._cut()
 
     @property
+    def dirty(self) -> bool:
+        """Whether a flush is on its way: what is crowded now may not be so for long."""
+        return self._dirty
+
+    @property
     def crowded(self) -> bool:
         """Whether the client is slow: much is waiting, so that what can wait should."""
         return self._bytes + self._below > self._max_bytes >> 1

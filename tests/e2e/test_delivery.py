@@ -296,6 +296,59 @@ async def test_what_is_over_the_window_stays_in_the_log(make_server: Maker) -> N
         assert (await ben.message()).text == "9"
 
 
+async def test_a_backlog_larger_than_the_window_arrives_whole(make_server: Maker) -> None:
+    server = make_server("[delivery]\nmax-in-flight-messages = 10\n")
+    async with await StompClient.connect(server, "ann") as ann:
+        for number in range(100):
+            await ann.send(to("ben"), str(number), receipt=False)
+        await ann.barrier()
+        async with await StompClient.connect(server, "ben") as ben:
+            await ben.subscribe(INBOX)
+            assert texts(await ben.messages(100)) == [str(number) for number in range(100)]
+
+
+async def test_a_backlog_larger_than_the_write_buffer_arrives_whole(server: Server) -> None:
+    body = "x" * 100_000
+    async with await StompClient.connect(server, "ann") as ann:
+        for number in range(100):
+            await ann.send(to("ben"), f"{number} {body}", receipt=False)
+        await ann.barrier()
+        async with await StompClient.connect(server, "ben") as ben:
+            await ben.subscribe(INBOX)
+            came = [message.text.split()[0] for message in await ben.messages(100)]
+            assert came == [str(number) for number in range(100)]
+    assert server.metrics()["slow_consumers_cut"] == 0
+
+
+async def test_a_backlog_of_large_headers_arrives_whole(server: Server) -> None:
+    headers = {f"h{number}": "x" * 1000 for number in range(30)}
+    async with await StompClient.connect(server, "ann") as ann:
+        for number in range(100):
+            await ann.send(to("ben"), str(number), receipt=False, headers=headers)
+        await ann.barrier()
+        async with await StompClient.connect(server, "ben") as ben:
+            await ben.subscribe(INBOX)
+            assert texts(await ben.messages(100)) == [str(number) for number in range(100)]
+    assert server.metrics()["slow_consumers_cut"] == 0
+
+
+async def test_a_topics_history_larger_than_the_write_buffer_arrives_whole(make_server: Maker) -> None:
+    """No proof of receipt moves this reader on: it goes on as the pipe drains."""
+    server = make_server(
+        '[limits]\nwrite-buffer-bytes = 262144\n[[channel]]\ncode="LONG"\ndestination="/topic/long"\nhistory=1000\n'
+    )
+    body = "x" * 20_000
+    async with await StompClient.connect(server, "ann") as ann, await StompClient.connect(server, "ben") as ben:
+        for number in range(100):
+            await ann.send("/topic/long", f"{number} {body}", receipt=False)
+        await ann.barrier()
+        await ben.subscribe("/topic/long", headers={"after-offset": "0", "epoch": "0"}, receipt=False)
+        for number in range(100, 200):
+            await ann.send("/topic/long", f"{number} {body}", receipt=False)
+        came = [message.text.split()[0] for message in await ben.messages(200)]
+        assert came == [str(number) for number in range(200)]
+
+
 CHANNELS = """
 [[channel]]
 code = "SMALL"

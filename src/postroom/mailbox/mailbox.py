@@ -110,7 +110,7 @@ class Mailbox:
                 case Deliver():
                     follower.send_shared(stored, frames)
                     self._note_sent(follower, stored.position.offset)
-                case Fetch() if room:
+                case Fetch() if room or follower.outbox.dirty:
                     self._spawn(self._catch_up(follower))
                 case Fetch():
                     follower.tail.pause()
@@ -197,6 +197,8 @@ class Mailbox:
         """Read the log page by page, until its end or until there is no room."""
         tail = follower.tail
         while not follower.closed:
+            while follower.room <= 0 and follower.outbox.dirty:
+                await asyncio.sleep(0)  # full only until the tick's flush
             room = follower.room
             if room <= 0:
                 tail.pause()
@@ -204,11 +206,16 @@ class Mailbox:
             page = await self._read(follower, room)
             if page is None or follower.closed:
                 return
-            for stored, skipped in tail.page(page.messages, page.head):
-                again = self._seen(follower, stored)
-                self._metrics.redelivered += again
-                self._metrics.skipped += skipped
-                follower.send(stored, redelivered=again, skipped=skipped)
+            if not page.messages:
+                tail.page([], page.head)
+            for found in page.messages:
+                if follower.room <= 0:
+                    break  # a page is bounded in bodies, the outbox in bytes: the rest is read again
+                for stored, skipped in tail.page([found], page.head):
+                    again = self._seen(follower, stored)
+                    self._metrics.redelivered += again
+                    self._metrics.skipped += skipped
+                    follower.send(stored, redelivered=again, skipped=skipped)
             self._note_sent(follower, tail.sent)
             if tail.sent >= page.head.last.offset and tail.settle() is None:
                 return
