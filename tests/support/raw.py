@@ -13,7 +13,7 @@ TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 
 
 class RawWebSocket:
-    """One connection. `pongs` False: never answers a PING."""
+    """One connection. `pongs` False: never answers a PING, nor a CLOSE."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, pongs: bool) -> None:
         self.reader = reader
@@ -57,6 +57,8 @@ class RawWebSocket:
                 return payload
             if opcode == CLOSE:
                 self.close_code = struct.unpack("!H", payload[:2])[0] if payload else 1005
+                if self.pongs:
+                    self.write(CLOSE, payload)
             elif opcode == PING and self.pongs:
                 self.write(PONG, payload)
 
