@@ -53,15 +53,15 @@ class Channel(Struct, frozen=True):
     `destination` is an Ant-style pattern: `/user/*/topic/reply`, `/topic/{room}/**`. One that begins with `/user/`
     covers destinations of users and nothing else; any other, `/**` included, covers none of them.
 
-    `delivery` is `durable` (user destinations only: stored, then told) or `transient`. `history` keeps that many
-    messages of a topic for `after-offset`. `proof` says what counts as receipt with `ack:auto`: `received` (the
-    PONG) or `handled` (the PONG and two further frames of the client).
+    `delivery` is `durable` (user destinations only, and their default: stored, then told) or `transient`.
+    `history` keeps that many messages of a topic for `after-offset`. `proof` says what counts as receipt with
+    `ack:auto`: `received` (the PONG) or `handled` (the PONG and two further frames of the client).
     """
 
     code: str
     destination: str
     description: str = ""
-    delivery: Literal["transient", "durable"] = "transient"
+    delivery: Literal["transient", "durable"] | None = None
     retention: Retention = Retention()
     history: int = 0
     proof: Literal["received", "handled"] = "received"
@@ -71,7 +71,7 @@ class Channel(Struct, frozen=True):
     @property
     def durable(self) -> bool:
         """Whether messages of user destinations go to a mailbox."""
-        return self.delivery == "durable"
+        return _of_users(self) if self.delivery is None else self.delivery == "durable"
 
 
 ERRORS_NAME: Final = "/queue/errors"
@@ -81,6 +81,7 @@ BUILT_IN: Final = (
         code="ERRORS",
         destination="/user/*" + ERRORS_NAME,
         description="What was refused; for the session that asked, never stored",
+        delivery="transient",
         send=NOBODY,
     ),
     Channel(

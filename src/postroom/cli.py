@@ -118,7 +118,8 @@ def check_config(config: Path | None) -> None:
     check_authentication(settings)
     click.echo(f"ok: {settings.node_id} on {settings.host}:{settings.port}, store {settings.store}")
     for channel in ChannelRegistry(settings.channels).channels:
-        click.echo(f"  {channel.code:12} {channel.delivery:10} {channel.destination}  {channel.description}")
+        kept = "durable" if channel.durable else "transient"
+        click.echo(f"  {channel.code:12} {kept:10} {channel.destination}  {channel.description}")
 
 
 __all__ = ["main"]

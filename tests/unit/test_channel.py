@@ -40,8 +40,9 @@ def test_a_channel_for_everything_leaves_the_destinations_of_users_durable() -> 
 
 
 def test_a_built_in_channel_that_is_replaced_stands_behind_all_others() -> None:
-    registry = ChannelRegistry([Channel("USER", "/user/*/**"), Channel("CHAT", "/user/*/chat", delivery="durable")])
+    registry = ChannelRegistry([Channel("USER", "/user/*/**", delivery="transient"), Channel("CHAT", "/user/*/chat")])
     assert registry.of(UserQueue(BOB.name, "/chat")).code == "CHAT"
+    assert registry.of(UserQueue(BOB.name, "/chat")).durable
     assert registry.of(UserQueue(BOB.name, "/other")).durable is False
     assert registry.of(Topic("/topic/x")).code == "BROADCAST"
 

@@ -4,7 +4,11 @@ import re
 from collections.abc import Sequence
 
 _TABLE = re.compile(r"^\s*\[(\[)?\s*([^\]]+?)\s*\]")
-_KEY = re.compile(r"^\s*((?:[\w-]+|\"[^\"]*\")(?:\s*\.\s*(?:[\w-]+|\"[^\"]*\"))*)\s*=")
+_KEY = re.compile(r"^\s*((?:[\w-]+|\"[^\"]*\"|'[^']*')(?:\s*\.\s*(?:[\w-]+|\"[^\"]*\"|'[^']*'))*)\s*=")
+
+_TOKEN = re.compile(
+    r'"""(?:\\.|[^\\])*?"""|\'\'\'.*?\'\'\'|"(?:\\.|[^"\\\n])*"|\'[^\'\n]*\'|#[^\n]*|[\[\]{}]|\n', re.DOTALL
+)
 
 
 class Lines:
@@ -15,7 +19,10 @@ class Lines:
         self._found: dict[tuple[str | int, ...], int] = {}
         self._counts: dict[str, int] = {}
         prefix: tuple[str | int, ...] = ()
-        for number, line in enumerate(text.splitlines(), 1):
+        begun = _begun(text)
+        for number, line in enumerate(text.split("\n"), 1):
+            if number not in begun:
+                continue
             if table := _TABLE.match(line):
                 prefix = self._table(_keys(table[2]), array=table[1] is not None)
                 self._found.setdefault(prefix, number)
@@ -33,6 +40,10 @@ class Lines:
             return (keys[0], self._counts[keys[0]], *keys[1:])
         return tuple(keys)
 
+    def knows(self, path: Sequence[str | int]) -> bool:
+        """Whether the file itself has this table or key."""
+        return tuple(path) in self._found
+
     def where(self, path: Sequence[str | int]) -> str:
         """`file:line` of the key, or of the nearest thing around it; `file` alone where nothing is found."""
         at = tuple(int(part) if isinstance(part, str) and part.isdigit() else part for part in path)
@@ -43,5 +54,17 @@ class Lines:
         return self._name
 
 
+def _begun(text: str) -> set[int]:
+    """The lines that begin with a table or key, not within a string or list that goes over several."""
+    found, number, depth = {1}, 1, 0
+    for token in _TOKEN.finditer(text):
+        what = token[0]
+        number += what.count("\n")
+        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(what, 0)
+        if what == "\n" and depth == 0:
+            found.add(number)
+    return found
+
+
 def _keys(text: str) -> list[str]:
-    return [part.strip().strip('"').replace("_", "-") for part in text.split(".")]
+    return [part.strip().strip("\"'").replace("_", "-") for part in text.split(".")]

@@ -5,24 +5,21 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final, get_args, get_origin
 
 import msgspec
 
-from postroom.channel import Channel, ChannelRegistry, Permission, Retention
+from postroom.config.channels import channels_of
 from postroom.config.lines import Lines
 from postroom.config.settings import Settings
+from postroom.config.units import units
 from postroom.errors import ConfigurationError
 
 DEFAULT_FILE: Final = Path("postroom.toml")
 _NO_SETTING: Final = frozenset({"POSTROOM_CONFIG", "POSTROOM_REQUIRE_SERVICES", "POSTROOM_SCREENSHOT"})
-_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
-_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
-_SIZE: Final = re.compile(r"(\d+)\s*(B|kB|KiB|MB|MiB|GB|GiB)")
-_BYTES: Final = {"B": 1, "kB": 1000, "KiB": 1024, "MB": 10**6, "MiB": 1 << 20, "GB": 10**9, "GiB": 1 << 30}
-_CHANNEL_KEYS: Final = frozenset(
-    {"code", "description", "destination", "delivery", "retention", "history", "proof", "send", "subscribe"}
-)
+Keys = tuple[str, ...]
+_AUTHORITY: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s?#@]+")
+_PATH: Final = re.compile(r"(/[^/\s?#]+)+")
 
 
 def load(path: Path | None, environ: Mapping[str, str], overrides: Mapping[str, Any]) -> Settings:
@@ -32,15 +29,14 @@ def load(path: Path | None, environ: Mapping[str, str], overrides: Mapping[str, 
     name and line where that is what is wrong.
     """
     lines, tree = _read(path)
-    channels = [_channel(entry, lines, at) for at, entry in enumerate(_tables(tree, lines))]
-    _check_channels(channels, lines)
+    channels = channels_of(tree, lines)
     tree.pop("channel", None)
-    settings = _convert(tree, lines)
-    merged: dict[str, Any] = msgspec.to_builtins(settings)
-    merged.pop("channel", None)
-    _environment(merged, environ)
-    merged |= {name.replace("_", "-"): value for name, value in overrides.items() if value is not None}
-    return msgspec.structs.replace(_convert(merged, None), channels=tuple(channels))
+    tree = units(tree)
+    variables = _environment(tree, environ)
+    tree |= {name.replace("_", "-"): value for name, value in overrides.items() if value is not None}
+    settings = _convert(tree, lines, variables)
+    _check(settings, lines, variables)
+    return msgspec.structs.replace(settings, channels=channels)
 
 
 def check_authentication(settings: Settings) -> None:
@@ -58,178 +54,145 @@ def _read(path: Path | None) -> tuple[Lines, dict[str, Any]]:
     if path is None and not file.exists():
         return Lines("", str(file)), {}
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{file}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
     try:
-        return Lines(text, str(file)), _kebab(tomllib.loads(text))
+        lines = Lines(text, str(file))
+        return lines, _kebab(tomllib.loads(text), lines)
     except tomllib.TOMLDecodeError as error:
         found = re.search(r"line (\d+)", str(error))
         at = f"{file}:{found[1]}" if found else str(file)
         raise ConfigurationError(f"{at}: this is not TOML: {error}") from error
 
 
-def _kebab(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key.replace("_", "-"): _kebab(item) for key, item in value.items()}
+def _kebab(value: Any, lines: Lines, path: tuple[str | int, ...] = ()) -> Any:
     if isinstance(value, list):
-        return [_kebab(item) for item in value]
-    return value
+        return [_kebab(item, lines, (*path, at)) for at, item in enumerate(value)]
+    if not isinstance(value, dict):
+        return value
+    found: dict[str, Any] = {}
+    for key, item in value.items():
+        name = key.replace("_", "-")
+        if name in found:
+            raise ConfigurationError(f"{lines.where([*path, name])}: {key} is given twice, with - and with _")
+        found[name] = _kebab(item, lines, (*path, name))
+    return found
 
 
-def _convert(tree: Mapping[str, Any], lines: Lines | None) -> Settings:
+def _convert(tree: Mapping[str, Any], lines: Lines, variables: Mapping[str, Keys]) -> Settings:
     try:
-        return msgspec.convert(_units(tree), Settings, strict=lines is not None)
+        return msgspec.convert(tree, Settings)
     except msgspec.ValidationError as error:
         said, _, place = str(error).partition(" - at `$")
         keys = [key for key in re.split(r"[.\[\]]+", place.rstrip("`")) if key]
         unknown = re.search(r"unknown field `([^`]+)`", said)
+        missing = re.search(r"missing required field `([^`]+)`", said)
         if unknown:
             keys.append(unknown[1])
             said = f"there is no setting {'.'.join(keys)}{_like(keys)}"
+        elif missing:
+            said = f"{'.'.join(keys)}: {missing[1]} is missing"
         else:
             said = f"{'.'.join(keys)}: {said[:1].lower()}{said[1:]}"
-        where = lines.where(keys) if lines is not None else "the environment or command line"
-        raise ConfigurationError(f"{where}: {said}") from None
+        raise ConfigurationError(f"{_place(keys, lines, variables)}: {said}") from None
+
+
+def _place(keys: Sequence[str], lines: Lines, variables: Mapping[str, Keys]) -> str:
+    named = [variable for variable, path in variables.items() if path[: len(keys)] == tuple(keys)]
+    return f"the environment, {named[0]}" if named and not lines.knows(keys) else lines.where(keys)
+
+
+def _check(settings: Settings, lines: Lines, variables: Mapping[str, Keys]) -> None:
+    """What types cannot say."""
+
+    def wrong(keys: Keys, said: str) -> ConfigurationError:
+        return ConfigurationError(f"{_place(keys, lines, variables)}: {'.'.join(keys)}: {said}")
+
+    prefixes, endpoints = settings.prefixes, settings.endpoints
+    for keys, paths in (
+        (("prefixes", "user"), [prefixes.user]),
+        (("prefixes", "app"), prefixes.app),
+        (("prefixes", "broker"), prefixes.broker),
+        (("endpoints", "stomp"), [endpoints.stomp]),
+        (("endpoints", "sockjs"), [endpoints.sockjs]),
+    ):
+        for path in paths:
+            if not _PATH.fullmatch(path):
+                raise wrong(keys, f"{path!r} must begin with '/', and not end with one, such as '/app'")
+    every = [prefixes.user, *prefixes.app, *prefixes.broker]
+    if len(set(every)) < len(every):
+        raise wrong(("prefixes",), "each prefix has one meaning; give user, app and broker different ones")
+    if endpoints.stomp == endpoints.sockjs:
+        raise wrong(("endpoints",), "stomp and sockjs must be different paths")
+    for origin in settings.origins:
+        if origin != "*" and not _AUTHORITY.fullmatch(origin):
+            raise wrong(("origins",), f"{origin!r} must be a scheme and a host, such as 'https://chat.example'")
+    if not settings.node_id.isprintable():
+        raise wrong(("node-id",), "it must not have control characters")
 
 
 def _like(keys: Sequence[str]) -> str:
     known: Any = Settings
     for key in keys[:-1]:
         field = next((f for f in msgspec.structs.fields(known) if f.encode_name == key), None)
-        known = getattr(field, "type", None)
-        if not (isinstance(known, type) and issubclass(known, msgspec.Struct)):
+        known = _struct_in(getattr(field, "type", None))
+        if known is None:
             return ""
     names = [f.encode_name for f in msgspec.structs.fields(known)]
     close = difflib.get_close_matches(keys[-1], names, 1)
     return f"; did you mean {close[0]}?" if close else f"; there are {', '.join(sorted(names))}"
 
 
-def _units(value: Any, key: str = "") -> Any:
-    """Durations and sizes in words, by the end of their key, as numbers."""
-    if isinstance(value, Mapping):
-        return {name: _units(item, name) for name, item in value.items()}
-    if isinstance(value, str):
-        if key.endswith("seconds") and (found := _DURATION.fullmatch(value)):
-            return float(found[1]) * _SECONDS[found[2]]
-        if key.endswith("bytes") and (found := _SIZE.fullmatch(value)):
-            return int(found[1]) * _BYTES[found[2]]
-    return value
-
-
-# ── channels ──────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _tables(tree: Mapping[str, Any], lines: Lines) -> list[Mapping[str, Any]]:
-    found = tree.get("channel", [])
-    if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
-        raise ConfigurationError(f"{lines.where(['channel'])}: write each channel as a table of its own: [[channel]]")
-    return found
-
-
-def _channel(entry: Mapping[str, Any], lines: Lines, at: int) -> Channel:
-    name = f"channel {entry.get('code', at + 1)}"
-    for key in entry:
-        if key not in _CHANNEL_KEYS:
-            close = difflib.get_close_matches(key, _CHANNEL_KEYS, 1)
-            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(sorted(_CHANNEL_KEYS))}"
-            raise ConfigurationError(f"{lines.where(['channel', at, key])}: {name}: there is no {key}; {hint}")
-    made = dict(_units(entry))
-    for key in ("send", "subscribe"):
-        if key in made:
-            made[key] = _permission(made[key], f"{lines.where(['channel', at, key])}: {name}: {key}")
-    if isinstance(made.get("retention"), dict):
-        made["retention"] = _retention(made["retention"], lines, at, name)
-    try:
-        for key, kind in (("code", str), ("destination", str), ("history", int), ("description", str)):
-            if key in made and type(made[key]) is not kind:
-                raise msgspec.ValidationError(f"expected {kind.__name__} - at `$.{key}`")
-        return msgspec.convert(made, Channel)
-    except msgspec.ValidationError as error:
-        said, _, place = str(error).partition(" - at `$")
-        key = place.strip(".`").partition(".")[0]
-        missing = re.search(r"missing required field `([^`]+)`", said)
-        if missing:
-            raise ConfigurationError(f"{lines.where(['channel', at])}: {name}: {missing[1]} is missing") from None
-        where = lines.where(["channel", at, key]) if key else lines.where(["channel", at])
-        raise ConfigurationError(f"{where}: {name}: {key}: {said[:1].lower()}{said[1:]}") from None
-
-
-def _permission(value: Any, where: str) -> Permission:
-    if value in ("everyone", ["everyone"]):
-        return Permission()
-    if value in ("nobody", []):
-        return Permission(everyone=False)
-    if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        users = [item[5:] for item in value if item.startswith("user:")]
-        roles = [item[5:] for item in value if item.startswith("role:")]
-        if len(users) + len(roles) == len(value):
-            return Permission(everyone=False, users=frozenset(users), roles=frozenset(roles))
-    raise ConfigurationError(f'{where}: write "everyone", "nobody", or a list such as ["user:alice", "role:admin"]')
-
-
-def _retention(value: Mapping[str, Any], lines: Lines, at: int, name: str) -> Retention:
-    made = {key.replace("-", "_"): item for key, item in value.items()}
-    if "days" in made:
-        made["seconds"] = made.pop("days") * 86_400.0
-    known = Retention.__struct_fields__
-    for key in made:
-        if key not in known:
-            where = lines.where(["channel", at, "retention"])
-            raise ConfigurationError(f"{where}: {name}: retention has no {key}; there are days, {', '.join(known)}")
-    try:
-        return msgspec.convert(made, Retention)
-    except msgspec.ValidationError as error:
-        where = lines.where(["channel", at, "retention"])
-        raise ConfigurationError(f"{where}: {name}: retention: {error}") from None
-
-
-def _check_channels(channels: Sequence[Channel], lines: Lines) -> None:
-    for at in range(len(channels)):
-        try:
-            ChannelRegistry(channels[: at + 1])
-        except ConfigurationError as error:
-            said = str(error)
-            _, _, what = said.partition(": ")
-            named = [key for key in _CHANNEL_KEYS if key in what]
-            key = min(named, key=what.index, default="")  # the sentence begins with what is wrong
-            raise ConfigurationError(f"{lines.where(['channel', at, key])}: {said}") from None
-
-
-# ── environment ───────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _environment(tree: dict[str, Any], environ: Mapping[str, str]) -> None:
-    names = _names(Settings, ())
+def _environment(tree: dict[str, Any], environ: Mapping[str, str]) -> dict[str, Keys]:
+    """Put what `POSTROOM_*` says into `tree`; which variables did, and where."""
+    known = _names(Settings, ())
+    used: dict[str, Keys] = {}
     for variable, text in environ.items():
         if not variable.startswith("POSTROOM_") or variable in _NO_SETTING:
             continue
-        path = names.get(variable)
-        if path is None:
-            close = difflib.get_close_matches(variable, names, 1)
+        if variable not in known:
+            close = difflib.get_close_matches(variable, known, 1)
             hint = f"; did you mean {close[0]}?" if close else ""
             raise ConfigurationError(f"the environment: there is no setting {variable}{hint}")
-        at = tree
+        path, kind = known[variable]
+        table: Any = tree
         for key in path[:-1]:
-            if at.get(key) is None:
-                at[key] = {}
-            at = at[key]
-        at[path[-1]] = text.split(",") if path[-1] in ("origins", "algorithms", "trusted", "app", "broker") else text
+            table = table.setdefault(key, {}) if isinstance(table, dict) else None
+        if isinstance(table, dict):  # else the file is wrong there, which is told when it is converted
+            table[path[-1]] = _from_text(variable, text, path[-1], kind)
+            used[variable] = path
+    return used
 
 
-def _names(kind: Any, path: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
-    found: dict[str, tuple[str, ...]] = {}
+def _from_text(variable: str, text: str, key: str, kind: Any) -> Any:
+    plain = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+    many = get_origin(plain) is tuple
+    value: Any = [part.strip() for part in text.split(",") if part.strip()] if many else units(text.strip(), key)
+    try:
+        return msgspec.to_builtins(msgspec.convert(value, kind, strict=False))
+    except msgspec.ValidationError as error:
+        said = str(error)
+        raise ConfigurationError(f"the environment, {variable}: {said[:1].lower()}{said[1:]}") from None
+
+
+def _names(kind: Any, path: Keys) -> dict[str, tuple[Keys, Any]]:
+    found: dict[str, tuple[Keys, Any]] = {}
     for field in msgspec.structs.fields(kind):
         here = (*path, field.encode_name)
-        inner = [t for t in (field.type, *getattr(field.type, "__args__", ())) if _is_struct(t)]
         if field.encode_name == "channel":
             continue
-        if inner:
-            found |= _names(inner[0], here)
+        inner = _struct_in(field.type)
+        if inner is not None:
+            found |= _names(inner, here)
         else:
-            found["POSTROOM_" + "_".join(here).replace("-", "_").upper()] = here
+            found["POSTROOM_" + "_".join(here).replace("-", "_").upper()] = (here, field.type)
     return found
 
 
-def _is_struct(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+def _struct_in(kind: Any) -> type[msgspec.Struct] | None:
+    """`X` of `X` and of `X | None`."""
+    for inner in (kind, *getattr(kind, "__args__", ())):
+        if isinstance(inner, type) and issubclass(inner, msgspec.Struct):
+            return inner
+    return None

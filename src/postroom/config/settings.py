@@ -1,11 +1,17 @@
 """The settings of a node: every key, its default and its unit."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
 
 from postroom.channel import Channel
 from postroom.destination import Prefixes
+
+Count = Annotated[int, Meta(ge=1, le=1 << 53)]
+Milliseconds = Annotated[int, Meta(ge=0, le=86_400_000)]
+Seconds = Annotated[float, Meta(ge=0, le=86_400)]
+Deadline = Annotated[float, Meta(gt=0, le=86_400)]
+Text = Annotated[str, Meta(min_length=1)]
 
 
 class Endpoints(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
@@ -18,51 +24,51 @@ class Endpoints(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True)
 class HeartBeat(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
     """What the server offers (STOMP, "Heart-beating"): sends at least so often, wants to hear so often; ms, 0 off."""
 
-    send_ms: int = 10_000
-    receive_ms: int = 10_000
+    send_ms: Milliseconds = 10_000
+    receive_ms: Milliseconds = 10_000
 
 
 class Limits(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
     """What one client may use. Each limit has a clear refusal."""
 
-    max_message_bytes: int = 262_144
-    max_headers: int = 64
-    max_header_bytes: int = 8_192
-    subscriptions_per_session: int = 256
-    sessions: int = 1_000_000
-    sessions_per_user: int = 10_000
-    sessions_per_address: int = 100_000
-    frames_per_second: int = 100_000
-    transactions: int = 10
-    pending_appends: int = 1_024
-    write_buffer_bytes: int = 1_048_576
-    request_seconds: float = 10.0
-    connect_seconds: float = 10.0
+    max_message_bytes: Count = 262_144
+    max_headers: Count = 64
+    max_header_bytes: Count = 8_192
+    subscriptions_per_session: Count = 256
+    sessions: Count = 1_000_000
+    sessions_per_user: Count = 10_000
+    sessions_per_address: Count = 100_000
+    frames_per_second: Count = 100_000
+    transactions: Count = 10
+    pending_appends: Count = 1_024
+    write_buffer_bytes: Count = 1_048_576
+    request_seconds: Deadline = 10.0
+    connect_seconds: Deadline = 10.0
 
 
 class Delivery(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
     """How durable messages reach a subscription."""
 
-    max_in_flight_messages: int = 1_000
-    max_in_flight_bytes: int = 1_048_576
-    confirm_seconds: float = 0.05
-    confirm_batch: int = 256
-    page_messages: int = 200
-    probe_timeout_seconds: float = 30.0
+    max_in_flight_messages: Count = 1_000
+    max_in_flight_bytes: Count = 1_048_576
+    confirm_seconds: Seconds = 0.05
+    confirm_batch: Count = 256
+    page_messages: Count = 200
+    probe_timeout_seconds: Deadline = 30.0
 
 
 class JwtAuth(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
     """JSON Web Tokens, at the handshake (`Authorization: Bearer`) or in CONNECT (`Authorization`, `passcode`)."""
 
-    algorithms: tuple[str, ...]
+    algorithms: Annotated[tuple[str, ...], Meta(min_length=1)]
     key: str | None = None
     key_file: str | None = None
     jwks_file: str | None = None
     audience: str | None = None
     issuer: str | None = None
-    user_claim: str = "sub"
-    roles_claim: str = "roles"
-    leeway_seconds: float = 30.0
+    user_claim: Text = "sub"
+    roles_claim: Text = "roles"
+    leeway_seconds: Seconds = 30.0
 
 
 class CookieAuth(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
@@ -70,14 +76,14 @@ class CookieAuth(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True
 
     secret: str
     name: str = "postroom"
-    max_age_seconds: float = 86_400.0
+    max_age_seconds: Annotated[float, Meta(ge=1, le=315_360_000)] = 86_400.0
 
 
 class HeaderAuth(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
     """A header that a trusted proxy sets, believed only from these networks."""
 
-    name: str
-    trusted: tuple[str, ...]
+    name: Text
+    trusted: Annotated[tuple[str, ...], Meta(min_length=1)]
 
 
 class Auth(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
@@ -98,12 +104,12 @@ class Log(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
 class Settings(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
     """Defaults < `postroom.toml` < `POSTROOM_*` < the command line."""
 
-    node_id: str = "node-1"
-    host: str = "127.0.0.1"
-    port: int = 8080
-    store: str = "sqlite:///postroom-data/postroom.db"
+    node_id: Text = "node-1"
+    host: Text = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65_535)] = 8080
+    store: Text = "sqlite:///postroom-data/postroom.db"
     dev: bool = False
-    drain_seconds: float = 5.0
+    drain_seconds: Seconds = 5.0
     origins: tuple[str, ...] = ()
     append_missing_nul: bool = False
     prefixes: Prefixes = Prefixes()
