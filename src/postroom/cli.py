@@ -25,10 +25,17 @@ class _Group(click.Group):
         try:
             return super().invoke(context)
         except (PostroomError, OSError) as error:
-            click.echo(f"postroom: {error}", err=True)
-            context.exit(2 if isinstance(error, ConfigurationError) else 1)
+            self._say(error, context)
+        except ExceptionGroup as group:  # what ends a node comes out of its task group
+            if group.split((PostroomError, OSError))[1] is not None:
+                raise
+            self._say(_first(group), context)
         except KeyboardInterrupt:
             context.exit(130)
+
+    def _say(self, error: Exception, context: click.Context) -> None:
+        click.echo(f"postroom: {error}", err=True)
+        context.exit(2 if isinstance(error, ConfigurationError) else 1)
 
     def list_commands(self, context: click.Context) -> list[str]:
         return sorted([*super().list_commands(context), "bench"])
@@ -37,6 +44,12 @@ class _Group(click.Group):
         if name == "bench":
             return _bench()
         return super().get_command(context, name)
+
+
+def _first(error: Exception) -> Exception:
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def _bench() -> click.Command:
@@ -111,11 +124,15 @@ def demo(config: Path | None, **overrides: Any) -> None:
 @main.command("check-config")
 @click.option("--config", type=click.Path(path_type=Path), help="The settings' file (postroom.toml, if there is one).")
 def check_config(config: Path | None) -> None:
-    """Say whether the settings are right, and what they come to."""
+    """Say whether the settings are right, and what they come to. Keys are read; the store is not opened."""
+    from postroom.app import authentication_of
     from postroom.channel import ChannelRegistry
+    from postroom.store import open_store
 
     settings = load(config if config is not None else _path(os.environ.get("POSTROOM_CONFIG")), os.environ, {})
     check_authentication(settings)
+    authentication_of(settings)
+    open_store(settings.store)
     click.echo(f"ok: {settings.node_id} on {settings.host}:{settings.port}, store {settings.store}")
     for channel in ChannelRegistry(settings.channels).channels:
         kept = "durable" if channel.durable else "transient"

@@ -48,6 +48,11 @@ def configure(level: str, format: Literal["text", "json"]) -> None:
 def _escape(logger: object, name: str, event: Any) -> Any:
     """What clients send ends up in values: none of it may start a line of its own or steer a terminal."""
     for key, value in event.items():
-        if isinstance(value, str) and key not in ("exception", "timestamp") and not value.isprintable():
-            event[key] = value.encode("unicode_escape").decode()
+        if isinstance(value, str) and key != "timestamp" and not value.isprintable():
+            lines = value.split("\n") if key == "exception" else [value]
+            event[key] = "\n".join(line if line.isprintable() else _escaped(line) for line in lines)
     return event
+
+
+def _escaped(text: str) -> str:
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

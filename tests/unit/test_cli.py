@@ -1,11 +1,15 @@
 """The command line: errors are one clear line."""
 
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from postroom.cli import main
+from postroom.errors import MissingExtra
 
 
 def run(*arguments: str) -> tuple[int, str]:
@@ -45,6 +49,64 @@ def test_check_config_names_the_line_that_is_wrong(tmp_path: Path) -> None:
     code, said = run("check-config", "--config", str(file))
     assert code == 2
     assert said == f"postroom: {file}:3: there is no setting prot; did you mean port?\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[auth.cookie]\nsecret = 'short'\n", "auth.cookie: the secret has 5 characters; at least 32 are needed"),
+        ("[auth.jwt]\nalgorithms = ['RS256']\nkey-file = '/nowhere.pem'\n", "key-file /nowhere.pem cannot be read"),
+        ("[auth.header]\nname = 'X-User'\ntrusted = ['10.0.0.1/8']\n", "auth.header: trusted: 10.0.0.1/8"),
+        ("dev = true\nstore = 'mongodb://x'\n", "no store serves 'mongodb://x'"),
+        ("", "no authentication is configured"),
+    ],
+)
+def test_check_config_finds_what_would_stop_the_server(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "x.toml"
+    file.write_text(text)
+    code, told = run("check-config", "--config", str(file))
+    assert code == 2
+    assert told.startswith("postroom: ")
+    assert said in told
+    assert told.count("\n") == 1
+    assert [*tmp_path.iterdir()] == [file]
+
+
+def test_the_settings_file_may_be_named_by_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "x.toml"
+    file.write_text("dev = true\nport = 7001\n")
+    monkeypatch.setenv("POSTROOM_CONFIG", str(file))
+    code, said = run("check-config")
+    assert code == 0
+    assert "127.0.0.1:7001" in said
+
+
+def test_an_option_that_is_missing_says_which_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> None:
+        raise MissingExtra("postroom bench", "bench")
+
+    monkeypatch.setattr("postroom.cli._bench", missing)
+    code, said = run("bench", "idle")
+    assert code == 1
+    assert said == 'postroom: postroom bench needs an optional dependency: pip install "postroom[bench]"\n'
+
+
+def test_a_port_that_is_taken_is_told_in_one_line(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = subprocess.run(
+            [sys.executable, "-m", "postroom", "serve", "--dev", "--port", str(port), "--store", "memory:"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert f"postroom: cannot listen on 127.0.0.1:{port}: Address already in use" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "DEVELOPMENT MODE" in done.stderr
 
 
 def test_an_unknown_store_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
