@@ -86,7 +86,7 @@ send = "nobody"
     [
         ("prot = 1\n", "postroom.toml:1: there is no setting prot; did you mean port?"),
         ("\nport = 'x'\n", "postroom.toml:2: port: expected `int`, got `str`"),
-        ("[limits]\n\nsesions = 1\n", "postroom.toml:3: there is no setting limits.sesions; did you mean sessions?"),
+        ("[limits]\n\nsessionz = 1\n", "postroom.toml:3: there is no setting limits.sessionz; did you mean sessions?"),
         ("port = \n", "postroom.toml:1: this is not TOML"),
         ("[[channel]]\ncode = 'A'\ndestination = '/topic/x'\nfoo = 1\n", "postroom.toml:4: channel A: there is no foo"),
         ("[[channel]]\ncode = 'A'\n", "postroom.toml:1: channel A: destination is missing"),
