@@ -1,6 +1,7 @@
 """Bytes to frames and back: incremental, bounded, and quick for the usual message that is one whole frame."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from msgspec import Struct
@@ -12,6 +13,8 @@ _NUL: Final = b"\x00"
 _MAX_COMMAND: Final = 32
 _CR_LF: Final = b"\r\n"
 _MAX_QUICK_HEAD: Final = 2048
+_MAX_DIGITS: Final = 18
+_EMPTY_LINE: Final = re.compile(rb"\n\r?\n")
 
 
 _NO_HEAD: Final[tuple[bytes, str, dict[str, str], str | None]] = (b"\n", "", {}, None)
@@ -64,8 +67,13 @@ class Decoder:
 
     def whole(self, data: bytes) -> Frame | None:
         """The one frame that `data` is, in the usual and quick case. None says nothing: `feed` must be asked."""
-        if self._buffer or self._head is not None or self._over or not data or data[-1]:
+        if self._buffer or self._head is not None or self._over or not data:
             return None
+        beat = data[-1]
+        if beat:
+            if beat != 10 or data[-2:-1] != _NUL:
+                return None
+            data = data[:-1]  # an EOL behind the frame, as clients may send
         head, gap, body = data.partition(b"\n\n")
         if head == self._last[0]:
             _, command, headers, length = self._last
@@ -84,6 +92,8 @@ class Decoder:
             return None
         if body.find(_NUL) != size if length is None else length != str(size):
             return None
+        if beat:
+            self.heartbeats += 1
         return Frame(command, headers, body[:-1])
 
     def _quick_head(self, head: bytes) -> tuple[str, dict[str, str]] | None:
@@ -102,21 +112,22 @@ class Decoder:
 
     def feed(self, data: bytes) -> list[Frame | ProtocolViolation]:
         """The frames that `data` completes, in order. A violation is the last item."""
-        return [] if self._over else self._feed(data)
+        return list(self.frames(data))
 
-    def _feed(self, data: bytes) -> list[Frame | ProtocolViolation]:
-        out: list[Frame | ProtocolViolation] = []
+    def frames(self, data: bytes) -> Iterator[Frame | ProtocolViolation]:
+        """As `feed`, but a frame is decoded when it is asked for: CONNECT decides the version of those behind it."""
+        if self._over:
+            return
         self._buffer += data
         try:
             while (frame := self._next()) is not None:
-                out.append(frame)
+                yield frame
             if self._append_missing_nul and (frame := self._completed()) is not None:
-                out.append(frame)
+                yield frame
         except ProtocolViolation as violation:
             self._over = True
             self._buffer.clear()
-            out.append(violation)
-        return out
+            yield violation
 
     def _next(self) -> Frame | None:
         if self._head is None and not self._read_head():
@@ -147,21 +158,21 @@ class Decoder:
         return True
 
     def _end_of_head(self) -> tuple[int, int]:
-        buffer, start = self._buffer, self._scanned
-        plain = buffer.find(b"\n\n", start)
-        windows = buffer.find(b"\n\r\n", start)
-        if plain < 0 or 0 <= windows < plain:
-            if windows < 0:
-                return -1, 0
-            # The CR before the line end belongs to it.
-            return (windows - 1, 4) if windows and buffer[windows - 1] == 13 else (windows, 3)
-        return (plain - 1, 3) if plain and buffer[plain - 1] == 13 else (plain, 2)
+        buffer = self._buffer
+        # One search for both line ends: two would each run past this frame, to the end of a long buffer.
+        found = _EMPTY_LINE.search(buffer, self._scanned)
+        if found is None:
+            return -1, 0
+        start, end = found.span()
+        if start and buffer[start - 1] == 13:  # the CR before the line end belongs to it
+            start -= 1
+        return start, end - start
 
     def _check_head(self) -> None:
         buffer = self._buffer
-        if len(buffer) > self._limits.max_head_bytes:
+        if len(buffer) > self._limits.max_head_bytes + 3:  # of the empty line, CR LF CR may be there
             raise LimitExceeded(f"the headers are over {self._limits.max_head_bytes} bytes")
-        if len(buffer) > _MAX_COMMAND and buffer.find(b"\n", 0, _MAX_COMMAND + 2) < 0:
+        if len(buffer) > _MAX_COMMAND + 1 and buffer.find(b"\n", 0, _MAX_COMMAND + 2) < 0:
             raise MalformedFrame("this does not begin with a STOMP command")
         nul = buffer.find(_NUL, self._scanned)
         if nul >= 0:
@@ -179,6 +190,8 @@ class Decoder:
         if len(lines) > limits.max_headers + 1:
             raise LimitExceeded(f"a frame has at most {limits.max_headers} headers")
         command = lines[0]
+        if len(command) > _MAX_COMMAND or not command.isascii() or "\x00" in command:
+            raise MalformedFrame("this does not begin with a STOMP command")
         headers: dict[str, str] = {}
         if "\\" in text or self.version == "1.0" or len(head) > limits.max_header_bytes or "\x00" in text:
             self._decode_headers_slowly(command, lines, headers)
@@ -197,7 +210,7 @@ class Decoder:
             name, colon, value = line.partition(":")
             if not colon or "\x00" in line:
                 raise MalformedFrame(f"a header has no colon or holds a NUL: {line[:80]!r}")
-            if len(line) > self._limits.max_header_bytes:
+            if len(line.encode()) > self._limits.max_header_bytes:
                 raise LimitExceeded(f"a header is over {self._limits.max_header_bytes} bytes")
             if self.version == "1.0":
                 name, value = name.strip(), value.strip()
@@ -212,8 +225,11 @@ class Decoder:
         text = text.strip()
         if not (text.isascii() and text.isdigit()):
             raise MalformedFrame(f"content-length is no number: {text[:20]!r}")
-        self._check_body(int(text[:18]))
-        return int(text)
+        if len(text) > _MAX_DIGITS:
+            raise LimitExceeded(f"content-length has at most {_MAX_DIGITS} digits")
+        size = int(text)
+        self._check_body(size)
+        return size
 
     def _check_body(self, size: int) -> None:
         if size > self._limits.max_body_bytes:

@@ -1,6 +1,6 @@
 """The server's side of one STOMP connection: bytes in, events out; no I/O, no clock."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import ClassVar, Final
 
@@ -24,6 +24,7 @@ from postroom.stomp.frame import Frame, Version
 from postroom.stomp.negotiation import VERSIONS, choose_version, heart_beat
 
 _MAX_TRANSACTION_FRAMES: Final = 1000
+_MAX_TRANSACTION_BODIES: Final = 16
 _ACK_MODES: Final[dict[str, AckMode]] = {
     "auto": "auto",
     "client": "client",
@@ -37,6 +38,16 @@ class State(Enum):
     CONNECTING = "connecting"
     CONNECTED = "connected"
     CLOSED = "closed"
+
+
+class _Transaction:
+    """What was sent into one transaction, and its size: of headers too, which may be more than the bodies."""
+
+    __slots__ = ("events", "size")
+
+    def __init__(self) -> None:
+        self.events: list[Send | Ack | Nack] = []
+        self.size = 0
 
 
 class Connection:
@@ -74,7 +85,7 @@ class Connection:
         self._max_transactions = max_transactions
         self._state = State.CONNECTING
         self._subscriptions: set[str] = set()
-        self._transactions: dict[str, list[Send | Ack | Nack]] | None = None
+        self._transactions: dict[str, _Transaction] | None = None
         self.heart_beat = heart_beat
         self.version: Version = "1.2"
 
@@ -94,9 +105,9 @@ class Connection:
                 # The frame that there are most of, without a detour.
                 headers.pop("content-length", None)
                 return [Send(headers.pop("destination"), headers, whole.body, headers.pop("receipt", None))]
-        return self._receive(self._decoder.feed(data) if whole is None else [whole])
+        return self._receive(self._decoder.frames(data) if whole is None else [whole])
 
-    def _receive(self, frames: Sequence[Frame | ProtocolViolation]) -> list[Event]:
+    def _receive(self, frames: Iterable[Frame | ProtocolViolation]) -> list[Event]:
         events: list[Event] = []
         for frame in frames:
             if not isinstance(frame, Frame):
@@ -178,6 +189,8 @@ class Connection:
         self.heart_beat = heart_beat(headers.get("heart-beat"), self.heart_beat, version)
         self.version = self._decoder.version = version
         self._state = State.CONNECTED
+        if version == "1.0":  # whose own examples have blanks around names and values
+            headers = {name.strip(): value.strip() for name, value in headers.items()}
         return Connect(headers.get("host"), headers.get("login"), headers.get("passcode"), headers)
 
     def _send(self, frame: Frame) -> Event | None:
@@ -247,17 +260,18 @@ class Connection:
     # ── transactions ──────────────────────────────────────────────────────────────────────────────────
 
     def _collect(self, transaction: str, event: Send | Ack | Nack, receipt: str | None) -> Event | None:
-        open_ = self._open(transaction)
-        if len(open_) >= _MAX_TRANSACTION_FRAMES:
+        held = self._open(transaction)
+        if len(held.events) >= _MAX_TRANSACTION_FRAMES:
             raise LimitExceeded(f"a transaction has at most {_MAX_TRANSACTION_FRAMES} frames")
-        held = sum(len(part.body) for part in open_ if isinstance(part, Send))
-        if isinstance(event, Send) and held + len(event.body) > 16 * self._limits.max_body_bytes:
-            raise LimitExceeded(f"a transaction holds at most {16 * self._limits.max_body_bytes} bytes")
+        bound = _MAX_TRANSACTION_BODIES * self._limits.max_body_bytes
+        held.size += _size(event)
+        if held.size > bound:
+            raise LimitExceeded(f"a transaction holds at most {bound} bytes")
         if isinstance(event, Send):
             event = Send(event.destination, event.headers, event.body)
         else:
             event = type(event)(event.id, event.subscription, event.message_id)
-        open_.append(event)
+        held.events.append(event)
         return _done(receipt)
 
     def _begin(self, frame: Frame) -> Event | None:
@@ -268,12 +282,12 @@ class Connection:
             raise UnexpectedFrame(f"there is a transaction {name!r} already")
         if len(self._transactions) >= self._max_transactions:
             raise LimitExceeded(f"a session has at most {self._max_transactions} open transactions")
-        self._transactions[name] = []
+        self._transactions[name] = _Transaction()
         return _done(frame.headers.get("receipt"))
 
     def _commit(self, frame: Frame) -> Event:
         name = self._transaction(frame)
-        events = tuple(self._open(name))
+        events = tuple(self._open(name).events)
         self._close(name)
         return Commit(events, frame.headers.get("receipt"))
 
@@ -289,7 +303,7 @@ class Connection:
             raise MalformedFrame(f"{frame.command} needs a transaction")
         return name
 
-    def _open(self, name: str) -> list[Send | Ack | Nack]:
+    def _open(self, name: str) -> _Transaction:
         if self._transactions is None or name not in self._transactions:
             raise UnexpectedFrame(f"there is no open transaction {name!r}")
         return self._transactions[name]
@@ -317,3 +331,11 @@ class Connection:
 
 def _done(receipt: str | None) -> Done | None:
     return Done(receipt) if receipt is not None else None
+
+
+def _size(event: Send | Ack | Nack) -> int:
+    """What `event` holds, in characters and bytes."""
+    if isinstance(event, Send):
+        headers = sum(len(name) + len(value) for name, value in event.headers.items())
+        return len(event.destination) + headers + len(event.body)
+    return sum(len(part) for part in (event.id, event.subscription, event.message_id) if part is not None)

@@ -111,7 +111,10 @@ def test_a_missing_nul_is_added_where_a_client_leaves_it_out() -> None:
         (b"SEND\n" + b"a:b\n" * 9 + b"\n\x00", LimitExceeded),
         (b"SEND\na:" + b"x" * 300 + b"\n\n\x00", LimitExceeded),
         (b"SEND\na:" + b"x" * 300, LimitExceeded),
+        (b"SEND\ncontent-length:" + b"0" * 100 + b"\n\n\x00", LimitExceeded),
         (b"G" * 100, MalformedFrame),
+        (b"G" * 100 + b"\n\n\x00", MalformedFrame),
+        (b"SE\x00ND\n\n\x00", MalformedFrame),
     ],
 )
 def test_what_is_no_frame_is_named(wire: bytes, kind: type[ProtocolViolation]) -> None:
@@ -137,6 +140,63 @@ def test_many_small_pieces_take_linear_time() -> None:
 
     seconds(1000)
     assert seconds(160_000) < 60 * seconds(10_000)
+
+
+def test_many_frames_in_one_piece_take_linear_time() -> None:
+    def seconds(count: int, end: bytes) -> float:
+        wire = b"SEND\ndestination:/queue/a\n\nhello\x00".replace(b"\n", end) * count
+        started = time.perf_counter()
+        assert len(Decoder(Limits()).feed(wire)) == count
+        return time.perf_counter() - started
+
+    for end in (b"\n", b"\r\n"):
+        seconds(100, end)
+        assert seconds(16_000, end) < 60 * seconds(1000, end)
+
+
+def test_the_version_may_change_between_two_frames_of_one_piece() -> None:
+    decoder = Decoder(LIMITS)
+    frames = decoder.frames(b"CONNECT\n\n\x00SEND\n a : b\\d \n\n\x00")
+    assert next(frames) == Frame("CONNECT", {}, b"")
+    decoder.version = "1.0"
+    assert list(frames) == [Frame("SEND", {"a": "b\\d"}, b"")]
+
+
+def test_the_limit_of_a_header_counts_bytes_however_they_are_cut() -> None:
+    fits, over = ("SEND\na:" + "é" * count + "\n\n\x00" for count in (99, 100))
+    for wire, kind in ((fits.encode(), Frame), (over.encode(), LimitExceeded)):
+        for parts in ((wire,), tuple(wire[at : at + 1] for at in range(len(wire)))):
+            assert [type(item) for item in decode(*parts)] == [kind]
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_a_head_may_be_just_as_large_as_the_limits_say(end: bytes) -> None:
+    limits = Limits(max_headers=2, max_header_bytes=10, max_body_bytes=10)
+    wire = end.join([b"SEND", b"a:" + b"x" * 8, b"b:" + b"y" * 8, b"", b"\x00"])
+    for parts in ((wire,), tuple(wire[at : at + 1] for at in range(len(wire)))):
+        decoder = Decoder(limits)
+        (frame,) = [frame for part in parts for frame in decoder.feed(part)]
+        assert frame == Frame("SEND", {"a": "x" * 8, "b": "y" * 8}, b"")
+
+
+@given(st.lists(frames, min_size=1, max_size=3), st.sampled_from([b"", b"\n"]), st.sampled_from(VERSIONS))
+def test_the_quick_way_gives_what_the_thorough_one_gives(sent: list[Frame], eol: bytes, version: Version) -> None:
+    quick = Decoder(LIMITS)
+    quick.version = version
+    for frame in (*sent, *sent):
+        wire = encode_frame(version, frame.command, frame.headers, frame.body) + eol
+        whole = quick.whole(wire)
+        if whole is not None:
+            assert decode(wire, version=version) == [whole]
+
+
+def test_an_end_of_line_behind_a_frame_is_a_heart_beat_for_the_quick_way_too() -> None:
+    decoder = Decoder(LIMITS)
+    assert decoder.whole(b"SEND\ndestination:/queue/a\n\nhi\x00\n") == Frame("SEND", {"destination": "/queue/a"}, b"hi")
+    assert decoder.heartbeats == 1
+    assert decoder.whole(b"\n") is None
+    assert decoder.whole(b"SEND\n\nhi\n") is None
+    assert decoder.heartbeats == 1
 
 
 def test_a_message_names_its_length_and_escapes_what_it_must() -> None:
