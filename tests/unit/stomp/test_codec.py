@@ -111,7 +111,7 @@ def test_a_missing_nul_is_added_where_a_client_leaves_it_out() -> None:
         (b"SEND\n" + b"a:b\n" * 9 + b"\n\x00", LimitExceeded),
         (b"SEND\na:" + b"x" * 300 + b"\n\n\x00", LimitExceeded),
         (b"SEND\na:" + b"x" * 300, LimitExceeded),
-        (b"SEND\ncontent-length:" + b"0" * 100 + b"\n\n\x00", LimitExceeded),
+        (b"SEND\ncontent-length:" + b"9" * 100 + b"\n\n\x00", LimitExceeded),
         (b"G" * 100, MalformedFrame),
         (b"G" * 100 + b"\n\n\x00", MalformedFrame),
         (b"SE\x00ND\n\n\x00", MalformedFrame),
