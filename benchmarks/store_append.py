@@ -33,7 +33,7 @@ RETENTION = Retention(max_messages=10**9, max_bytes=10**12)
 async def measure(store: Store, size: int, seconds: float, busy: bool) -> tuple[float, float]:
     """Appends a second, and CPU microseconds an append (both threads; the busy loop's own not counted)."""
     batches = [[item(n * size + k) for k in range(size)] for n in range(max(1, 2000 // size))]
-    done = spun = 0
+    done, spun = 0, 0.0
     ended = False
 
     async def spin() -> None:

@@ -269,4 +269,5 @@ def _limits(settings: Settings) -> Limits:
         in_flight_messages=delivery.max_in_flight_messages,
         in_flight_bytes=delivery.max_in_flight_bytes,
         probe_seconds=delivery.probe_timeout_seconds,
+        append_missing_nul=settings.append_missing_nul,
     )
