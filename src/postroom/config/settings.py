@@ -57,6 +57,16 @@ class Delivery(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
     probe_timeout_seconds: Deadline = 30.0
 
 
+class Cluster(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
+    """How nodes know one another. A node renews its lease every `renew_seconds`; it ends after `lease_seconds`."""
+
+    lease_seconds: Deadline = 10.0
+    renew_seconds: Deadline = 2.0
+    heartbeat_seconds: Deadline = 2.0
+    reconcile_seconds: Deadline = 60.0
+    route_cache_seconds: Seconds = 1.0
+
+
 class JwtAuth(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
     """JSON Web Tokens, at the handshake (`Authorization: Bearer`) or in CONNECT (`Authorization`, `passcode`)."""
 
@@ -108,6 +118,8 @@ class Settings(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
     host: Text = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65_535)] = 8080
     store: Text = "sqlite:///postroom-data/postroom.db"
+    backplane: str = ""
+    routing: Literal["broadcast", "directory", "subject"] = "directory"
     dev: bool = False
     drain_seconds: Seconds = 5.0
     origins: tuple[str, ...] = ()
@@ -117,6 +129,7 @@ class Settings(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
     heart_beat: HeartBeat = HeartBeat()
     limits: Limits = Limits()
     delivery: Delivery = Delivery()
+    cluster: Cluster = Cluster()
     auth: Auth = Auth()
     log: Log = Log()
     channels: tuple[Channel, ...] = field(default=(), name="channel")

@@ -25,7 +25,7 @@ class Window:
     `max_messages` and `max_bytes` are in flight; one message is let through whatever its size.
     """
 
-    __slots__ = ("_acknowledged", "_bytes", "_flight", "_max_bytes", "_max_messages")
+    __slots__ = ("_acknowledged", "_bytes", "_flight", "_max_bytes", "_max_messages", "_mixed")
 
     def __init__(self, *, max_messages: int, max_bytes: int) -> None:
         self._max_messages = max_messages
@@ -33,6 +33,7 @@ class Window:
         self._flight: deque[tuple[StoredMessage, int]] = deque()
         self._acknowledged: set[int] | None = None
         self._bytes = 0
+        self._mixed = False  # offsets of two epochs are in flight, and do not grow
 
     @property
     def room(self) -> int:
@@ -53,6 +54,10 @@ class Window:
         """`stored` is on its way."""
         size = len(stored.message.body)
         self._bytes += size
+        if not self._flight:
+            self._mixed = False
+        elif stored.position.offset <= self._flight[-1][0].position.offset:
+            self._mixed = True
         self._flight.append((stored, size))
 
     def holds(self, offset: int) -> bool:
@@ -65,7 +70,9 @@ class Window:
         """Everything up to the offset `through` was received (PONG, cumulative ACK). Where the cursor may go."""
         flight = self._flight
         stored = None
-        while flight and flight[0][0].position.offset <= through:
+        count = self._until(through) if self._mixed else -1
+        while flight and (count > 0 or (count < 0 and flight[0][0].position.offset <= through)):
+            count -= count > 0
             stored, size = flight.popleft()
             self._bytes -= size
             if self._acknowledged:
@@ -85,6 +92,11 @@ class Window:
     def unproven(self, through: int) -> list[StoredMessage]:
         """The messages in flight up to `through`, for a cumulative NACK."""
         return [stored for stored, _ in self._flight if stored.position.offset <= through]
+
+    def _until(self, offset: int) -> int:
+        """How many messages in flight reach up to the one at `offset`."""
+        reach = [n for n, (stored, _) in enumerate(self._flight, 1) if stored.position.offset == offset]
+        return reach[-1] if reach else 0
 
     def _run(self) -> Proven | None:
         stored = None

@@ -19,7 +19,7 @@ from postroom.mailbox.appender import Appender, Stored
 from postroom.mailbox.confirms import Confirms, Spawn
 from postroom.message import StoredMessage
 from postroom.metrics import Metrics
-from postroom.position import LogKey, Position
+from postroom.position import Epoch, LogKey, Position
 from postroom.store.base import SHARED, Append, Appended, Confirm, Cursor, Page, Store
 from postroom.subscription import Follower
 
@@ -164,7 +164,7 @@ class Mailbox:
         cursor = await self._insist(follower, lambda: self._cursor(follower.log, owner))
         if cursor is not None:
             follower.attempted = follower.persisted = cursor.attempted
-            follower.tail.begin(cursor.confirmed.offset, cursor.number)
+            follower.tail.begin(cursor.confirmed, cursor.number)
 
     async def _cursor(self, log: LogKey, owner: str) -> Cursor:
         """The cursor, with what is confirmed and not yet written."""
@@ -182,15 +182,16 @@ class Mailbox:
         (head,) = heads
         after = follower.after
         if after is None:
-            follower.tail.begin(head.last.offset, head.number)
+            follower.tail.begin(head.last, head.number)
         elif _recoverable(after, head.last, head.floor):
             follower.recovered = True
-            page = await self._insist(follower, lambda: self._store.read(follower.log, after.offset, 1, 1))
+            page = await self._insist(follower, lambda: self._store.read(follower.log, after, 1, 1))
             first = page.messages[0].number if page is not None and page.messages else head.number + 1
-            follower.tail.begin(after.offset, first - 1)
+            follower.tail.begin(after, first - 1)
         else:
             follower.recovered = False
-            follower.tail.begin(head.floor, head.floor_number)
+            # Of no epoch: all that the log holds lies above it, whatever epochs that is of.
+            follower.tail.begin(Position(Epoch(0), head.floor), head.floor_number)
         follower.head = head
 
     async def _catch_up(self, follower: Follower) -> None:
@@ -216,8 +217,8 @@ class Mailbox:
                     self._metrics.redelivered += again
                     self._metrics.skipped += skipped
                     follower.send(stored, redelivered=again, skipped=skipped)
-            self._note_sent(follower, tail.sent)
-            if tail.sent >= page.head.last.offset and tail.settle() is None:
+            self._note_sent(follower, tail.sent.offset)
+            if tail.sent >= page.head.last and tail.settle() is None:
                 return
 
     async def _read(self, follower: Follower, room: int) -> Page | None:
@@ -276,9 +277,7 @@ class Mailbox:
     def _behind(self, key: tuple[LogKey, str], proven: Proven) -> bool:
         # Another tab may have read the cursor before this confirm, and will be sent again what this one proves.
         log, owner = key
-        return any(
-            other.owner == owner and other.tail.sent < proven.position.offset for other in self._followers.get(log, ())
-        )
+        return any(other.owner == owner and other.tail.sent < proven.position for other in self._followers.get(log, ()))
 
     def after_confirms(self, done: Callable[[], None]) -> None:
         """Call `done` once every confirm handed in so far is stored."""
@@ -313,8 +312,7 @@ class Mailbox:
     @asynccontextmanager
     async def _handed_out(self, log: LogKey, owner: str) -> AsyncIterator[Sequence[StoredMessage]]:
         cursor = await self._cursor(log, owner)
-        after = cursor.confirmed.offset
-        page = await self._store.read(log, after, self._flow.pull_messages, self._flow.page_bytes)
+        page = await self._store.read(log, cursor.confirmed, self._flow.pull_messages, self._flow.page_bytes)
         if page.messages:
             last = page.messages[-1]
             await self._store.attempt(log, owner, last.position.offset)

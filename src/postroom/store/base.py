@@ -1,9 +1,9 @@
-"""The store's contracts: logs, cursors and pull leases, each narrow; an engine may satisfy all of them.
+"""The store's contracts: logs, cursors and pull leases, directory; each narrow. An engine may satisfy all of them.
 
 Engines raise StoreUnavailable (nothing was stored) or OutcomeUnknown, and nothing else.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from postroom.channel import Retention
 from postroom.errors import Refused
+from postroom.identity import NodeId, UserName
 from postroom.message import Message, StoredMessage
 from postroom.position import Head, LogKey, Position
 
@@ -46,13 +47,26 @@ def message_bytes(message: Message) -> int:
     return len(message.body) + sum(len(name) + len(value) for name, value in message.headers.items())
 
 
+class Lease(Struct, frozen=True):
+    """One start of a node: its id, and an incarnation that the directory counted up for this start."""
+
+    node: NodeId
+    incarnation: int
+
+
 class Appended(Struct, frozen=True, gc=False):
-    """The answer to an `Append`: where it stands. `duplicate`: its key was seen before, nothing was stored."""
+    """The answer to an `Append`: where it stands. `duplicate`: its key was seen before, nothing was stored.
+
+    A store that keeps the directory too tells, in the same step, who was `listed` for the log's user right after
+    the append. `live`: somebody was listed, or followed the log.
+    """
 
     position: Position
     previous: int
     number: int
     duplicate: bool = False
+    listed: Sequence[Lease] = ()
+    live: bool = False
 
 
 class Page(Struct, frozen=True):
@@ -97,9 +111,9 @@ class LogStore(Protocol):
         """
         ...
 
-    async def read(self, log: LogKey, after: int, limit: int, max_bytes: int) -> Page:
-        """Up to `limit` messages with offsets above `after`, oldest first, at least one where there is one,
-        and otherwise no more than `max_bytes` of bodies."""
+    async def read(self, log: LogKey, after: Position, limit: int, max_bytes: int) -> Page:
+        """Up to `limit` messages with positions above `after`, compared as pairs, oldest first, at least one
+        where there is one, and otherwise no more than `max_bytes` of bodies."""
         ...
 
     async def heads(self, logs: Sequence[LogKey]) -> Sequence[Head]:
@@ -144,6 +158,41 @@ class CursorStore(Protocol):
 
     async def release(self, log: LogKey, owner: str, holder: str) -> None:
         """Give the lease back, if it is still the holder's."""
+        ...
+
+
+class DirectoryStore(Protocol):
+    """Who is where. An entry counts for nothing once its node's lease has ended.
+
+    An engine that keeps one is named in the entry point group `postroom.directories` too. Raises
+    StoreUnavailable, and LeaseLost where said.
+    """
+
+    async def join(self, node: NodeId, seconds: float) -> Lease:
+        """A new incarnation of `node`, live for `seconds`. An older one of the same id loses its lease."""
+        ...
+
+    async def renew(self, lease: Lease, seconds: float) -> Sequence[Lease]:
+        """Live on for `seconds` from now; all live leases, one's own included.
+
+        Raises LeaseLost where it has ended or another incarnation has taken the id over.
+        """
+        ...
+
+    async def retire(self, lease: Lease) -> None:
+        """End the lease, if it is still there."""
+        ...
+
+    async def enter(self, lease: Lease, users: Sequence[UserName]) -> None:
+        """From now on `lease` is found where these users are looked for; again is the same as once."""
+        ...
+
+    async def leave(self, lease: Lease, users: Sequence[UserName]) -> None:
+        """Take just these entries away, nobody else's."""
+        ...
+
+    async def locate(self, users: Sequence[UserName]) -> Mapping[UserName, Sequence[Lease]]:
+        """The entries of `users`, those of dead nodes included: the caller knows the live leases."""
         ...
 
 

@@ -2,13 +2,14 @@
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import ClassVar, Self
 
 from postroom.channel import Retention
 from postroom.clock import Clock, SystemClock
-from postroom.errors import KeyReused, MailboxFull, MessageTooLarge, Refused
+from postroom.errors import KeyReused, LeaseLost, MailboxFull, MessageTooLarge, Refused
+from postroom.identity import NodeId, UserName
 from postroom.message import StoredMessage
 from postroom.position import START, Epoch, Head, LogKey, Position
 from postroom.store.base import (
@@ -19,6 +20,7 @@ from postroom.store.base import (
     Appended,
     Confirm,
     Cursor,
+    Lease,
     Page,
     message_bytes,
 )
@@ -47,6 +49,9 @@ class _Log:
     def after(self, offset: int) -> int:
         return bisect_right(self.entries, offset, key=lambda stored: stored.position.offset)
 
+    def after_position(self, position: Position) -> int:
+        return bisect_right(self.entries, position, key=lambda stored: stored.position)
+
     def confirmed(self) -> int:
         return min((cursor.confirmed.offset for cursor in self.cursors.values()), default=0)
 
@@ -57,25 +62,46 @@ class _Log:
         del self.entries[:count]
 
 
+class _Kept:
+    """What one store holds; nodes of one process that name the same URL share it."""
+
+    named: ClassVar[dict[str, "_Kept"]] = {}
+
+    def __init__(self) -> None:
+        self.logs: dict[LogKey, _Log] = {}
+        self.keys: dict[tuple[LogKey, str, str], tuple[Appended, bytes, float]] = {}
+        self.pulls: dict[tuple[LogKey, str], tuple[str, float]] = {}
+        self.nodes: dict[NodeId, tuple[Lease, float]] = {}
+        self.incarnations = 0
+        self.entries: dict[UserName, dict[Lease, None]] = {}
+        self.users = 0
+
+
 class MemoryStore:
-    """Keeps everything until the process ends. `url` is `memory:`."""
+    """Keeps everything until the process ends. `url` is `memory:`, or `memory:name` to share it in the process."""
 
     durable = False
 
     def __init__(self, url: str = "memory:", *, clock: Clock | None = None) -> None:
         self._clock = clock if clock is not None else SystemClock()
-        self._logs: dict[LogKey, _Log] = {}
-        self._keys: dict[tuple[LogKey, str, str], tuple[Appended, bytes, float]] = {}
-        self._leases: dict[tuple[LogKey, str], tuple[str, float]] = {}
+        self._name = url.partition(":")[2]
+        self._kept = _Kept.named.setdefault(self._name, _Kept()) if self._name else _Kept()
+        self._logs = self._kept.logs
+        self._keys = self._kept.keys
+        self._leases = self._kept.pulls
 
     async def __aenter__(self) -> Self:
         """Nothing to open."""
+        self._kept.users += 1
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Nothing to close."""
+        """Forget, if nobody else uses it."""
+        self._kept.users -= 1
+        if not self._kept.users and self._name:
+            _Kept.named.pop(self._name, None)
 
     async def append(self, batch: Sequence[Append]) -> Sequence[Appended | Refused]:
         """See `LogStore.append`."""
@@ -95,12 +121,14 @@ class MemoryStore:
         size = message_bytes(item.message)
         if (refused := self._make_room(log, size)) is not None:
             return refused
+        live = item.live or item.log.user in self._kept.entries
         previous = log.last.offset
         offset = max(previous + 1, int(self._clock.wall() * 1e6), item.at_least + 1)
         log.last, log.number = Position(_EPOCH, offset), log.number + 1
-        log.entries.append(StoredMessage(item.message, log.last, previous, log.number, item.live))
+        log.entries.append(StoredMessage(item.message, log.last, previous, log.number, live))
         log.bytes += size
-        appended = Appended(log.last, previous, log.number)
+        listed = tuple(self._kept.entries.get(item.log.user, ())) if item.log.user is not None else ()
+        appended = Appended(log.last, previous, log.number, listed=listed, live=live)
         if key is not None:
             self._keys[key] = (appended, digest, self._clock.monotonic())
         return appended
@@ -116,12 +144,12 @@ class MemoryStore:
             log.drop(1)
         return None
 
-    async def read(self, log: LogKey, after: int, limit: int, max_bytes: int) -> Page:
+    async def read(self, log: LogKey, after: Position, limit: int, max_bytes: int) -> Page:
         """See `LogStore.read`."""
         found = self._logs.get(log)
         if found is None:
             return Page([], Head(START, 0, 0, 0))
-        start, size, out = found.after(after), 0, list[StoredMessage]()
+        start, size, out = found.after_position(after), 0, list[StoredMessage]()
         for stored in found.entries[start : start + limit]:
             size += len(stored.message.body)
             if out and size > max_bytes:
@@ -160,7 +188,7 @@ class MemoryStore:
         found = self._logs.setdefault(log, _Log())
         found.seen[owner] = self._clock.wall()
         if owner not in found.cursors:
-            start = START if owner == SHARED else Position(found.last.epoch, found.floor)
+            start = START if owner == SHARED else Position(START.epoch, found.floor)
             found.cursors[owner] = Cursor(start, 0 if owner == SHARED else found.floor_number, 0)
         return found.cursors[owner]
 
@@ -192,3 +220,47 @@ class MemoryStore:
         """See `CursorStore.release`."""
         if self._leases.get((log, owner), ("", 0.0))[0] == holder:
             del self._leases[log, owner]
+
+    # ── directory ─────────────────────────────────────────────────────────────────────────────────────
+
+    async def join(self, node: NodeId, seconds: float) -> Lease:
+        """See `DirectoryStore.join`."""
+        kept = self._kept
+        kept.incarnations += 1
+        lease = Lease(node, kept.incarnations)
+        kept.nodes[node] = (lease, self._clock.monotonic() + seconds)
+        return lease
+
+    async def renew(self, lease: Lease, seconds: float) -> Sequence[Lease]:
+        """See `DirectoryStore.renew`."""
+        now, nodes = self._clock.monotonic(), self._kept.nodes
+        held, until = nodes.get(lease.node, (None, 0.0))
+        if held != lease:
+            raise LeaseLost(f"another node took the name {lease.node}" if held is not None else "the lease has ended")
+        if until <= now:
+            del nodes[lease.node]
+            raise LeaseLost("the lease has ended")
+        nodes[lease.node] = (lease, now + seconds)
+        return [each for each, end in nodes.values() if end > now]
+
+    async def retire(self, lease: Lease) -> None:
+        """See `DirectoryStore.retire`."""
+        if self._kept.nodes.get(lease.node, (None, 0.0))[0] == lease:
+            del self._kept.nodes[lease.node]
+
+    async def enter(self, lease: Lease, users: Sequence[UserName]) -> None:
+        """See `DirectoryStore.enter`."""
+        for user in users:
+            self._kept.entries.setdefault(user, {})[lease] = None
+
+    async def leave(self, lease: Lease, users: Sequence[UserName]) -> None:
+        """See `DirectoryStore.leave`."""
+        for user in users:
+            entries = self._kept.entries.get(user, {})
+            entries.pop(lease, None)
+            if not entries:
+                self._kept.entries.pop(user, None)
+
+    async def locate(self, users: Sequence[UserName]) -> Mapping[UserName, Sequence[Lease]]:
+        """See `DirectoryStore.locate`."""
+        return {user: tuple(self._kept.entries.get(user, ())) for user in users}

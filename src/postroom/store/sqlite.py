@@ -127,7 +127,7 @@ class SQLiteStore:
             return []
         return await self._submit(lambda: self._append(batch), [item.log for item in batch])
 
-    async def read(self, log: LogKey, after: int, limit: int, max_bytes: int) -> Page:
+    async def read(self, log: LogKey, after: Position, limit: int, max_bytes: int) -> Page:
         """See `LogStore.read`."""
         return await self._submit(lambda: self._read(log, after, limit, max_bytes), [log], reads=True)
 
@@ -308,9 +308,9 @@ class SQLiteStore:
             return MailboxFull("the mailbox is full")
         return None
 
-    def _read(self, log: LogKey, after: int, limit: int, max_bytes: int) -> Page:
+    def _read(self, log: LogKey, after: Position, limit: int, max_bytes: int) -> Page:
         state = self._logs.state(log)
-        if state.offset <= after or not state.count:
+        if not state.count or Position(Epoch(state.epoch), state.offset) <= after:
             return Page([], state.head)
         return Page(self._logs.messages(state, after, limit, max_bytes), state.head)
 
@@ -325,7 +325,7 @@ class SQLiteStore:
         state = self._logs.state(log)
         cursor = state.cursors.get(owner)
         if cursor is None:
-            start = START if owner == SHARED else Position(Epoch(state.epoch), state.floor)
+            start = START if owner == SHARED else Position(START.epoch, state.floor)
             cursor = Cursor(start, 0 if owner == SHARED else state.floor_number, 0)
         elif owner == SHARED:
             return cursor  # never forgotten: when it was last asked for does not matter

@@ -233,16 +233,22 @@ class Logs:
             state.id, state.offset, state.epoch, previous, state.number, item.live, size, head, message.body,
         )  # fmt: skip
 
-    def messages(self, state: LogState, after: int, limit: int, max_bytes: int) -> list[StoredMessage]:
+    def messages(self, state: LogState, after: Position, limit: int, max_bytes: int) -> list[StoredMessage]:
         """A page of the log."""
-        log = state.key
+        log, start = state.key, after.offset
+        if after.epoch < state.epoch:
+            # A later epoch may have begun below this offset, after the log's end was lost.
+            ((start,),) = self._file.rows(
+                "SELECT coalesce(max(offset), 0) FROM entry WHERE log=? AND offset<=? AND epoch<=?",
+                (state.id, after.offset, after.epoch),
+            )
         destination = Topic(log.name) if log.user is None else UserQueue(log.user, log.name)
         out: list[StoredMessage] = []
         size = 0
         for offset, epoch, previous, number, live, head, body in self._file.rows(
             "SELECT offset, epoch, previous, number, live, head, body FROM entry"
             " WHERE log=? AND offset>? ORDER BY offset LIMIT ?",
-            (state.id, after, limit),
+            (state.id, start, limit),
         ):
             size += len(body)
             if out and size > max_bytes:

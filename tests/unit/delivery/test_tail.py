@@ -17,16 +17,24 @@ class Log:
     """A log in memory, with holes between its offsets."""
 
     def __init__(self) -> None:
+        self.epoch = EPOCH
         self.entries: list[StoredMessage] = []
         self.last, self.number, self.floor, self.floor_number = 0, 0, 0, 0
 
     def append(self, step: int = 1) -> StoredMessage:
         self.number += 1
         offset = self.last + step
-        stored = StoredMessage(MESSAGE, Position(EPOCH, offset), self.last, self.number, True)
+        stored = StoredMessage(MESSAGE, Position(self.epoch, offset), self.last, self.number, True)
         self.last = offset
         self.entries.append(stored)
         return stored
+
+    def fail_over(self, lost: int) -> None:
+        """The last `lost` messages are gone, and the new primary's clock is behind."""
+        del self.entries[len(self.entries) - lost :]
+        self.last = self.entries[-1].position.offset if self.entries else 0
+        self.number -= lost
+        self.epoch = Epoch(self.epoch + 1)
 
     def trim(self, count: int) -> None:
         for stored in self.entries[:count]:
@@ -35,11 +43,12 @@ class Log:
 
     @property
     def head(self) -> Head:
-        last = Position(EPOCH, self.last) if self.number else START
+        last = Position(self.entries[-1].position.epoch if self.entries else self.epoch, self.last)
+        last = last if self.number else START
         return Head(last, self.number, self.floor, self.floor_number)
 
-    def read(self, after: int, limit: int) -> list[StoredMessage]:
-        return [stored for stored in self.entries if stored.position.offset > after][:limit]
+    def read(self, after: Position, limit: int) -> list[StoredMessage]:
+        return [stored for stored in self.entries if stored.position > after][:limit]
 
 
 def drain(tail: Tail, log: Log, limit: int = 3) -> list[tuple[StoredMessage, int]]:
@@ -47,13 +56,13 @@ def drain(tail: Tail, log: Log, limit: int = 3) -> list[tuple[StoredMessage, int
     out: list[tuple[StoredMessage, int]] = []
     while True:
         out += tail.page(log.read(tail.sent, limit), log.head)
-        if tail.sent >= log.head.last.offset and tail.settle() is None:
+        if tail.sent >= log.head.last and tail.settle() is None:
             return out
 
 
 def started(log: Log) -> Tail:
     tail = Tail()
-    tail.begin(0, 0)
+    tail.begin(START, 0)
     drain(tail, log)
     return tail
 
@@ -73,7 +82,7 @@ def test_a_gap_is_read_from_the_log() -> None:
     log.append()
     third = log.append()
     assert tail.announce(first, ready=True) == Deliver(first)
-    assert tail.announce(third, ready=True) == Fetch(first.position.offset)
+    assert tail.announce(third, ready=True) == Fetch(first.position)
     assert [stored.number for stored, _ in drain(tail, log)] == [2, 3]
 
 
@@ -89,10 +98,10 @@ def test_without_room_nothing_is_sent_until_it_is_asked_for() -> None:
     log = Log()
     tail = started(log)
     first = log.append()
-    assert tail.announce(first, ready=False) == Fetch(0)
+    assert tail.announce(first, ready=False) == Fetch(START)
     tail.pause()
     assert tail.behind
-    assert tail.resume() == Fetch(0)
+    assert tail.resume() == Fetch(START)
     assert [stored for stored, _ in drain(tail, log)] == [first]
 
 
@@ -102,7 +111,7 @@ def test_what_trimming_took_is_counted_as_skipped() -> None:
         log.append()
     log.trim(3)
     tail = Tail()
-    tail.begin(0, 0)
+    tail.begin(START, 0)
     assert [(stored.number, skipped) for stored, skipped in drain(tail, log)] == [(4, 3), (5, 0)]
 
 
@@ -113,7 +122,7 @@ def test_trimmed_after_confirmation_is_not_skipped() -> None:
     cursor = log.entries[2]
     log.trim(3)
     tail = Tail()
-    tail.begin(cursor.position.offset, cursor.number)
+    tail.begin(cursor.position, cursor.number)
     assert [(stored.number, skipped) for stored, skipped in drain(tail, log)] == [(4, 0), (5, 0)]
 
 
@@ -123,7 +132,35 @@ def test_another_epoch_is_read_from_the_log() -> None:
     first = log.append()
     tail.announce(first, ready=True)
     later = StoredMessage(MESSAGE, Position(Epoch(2), 9), first.position.offset, 2, True)
-    assert tail.announce(later, ready=True) == Fetch(first.position.offset)
+    assert tail.announce(later, ready=True) == Fetch(first.position)
+
+
+def test_after_a_fail_over_that_lost_what_was_sent_later_messages_still_come() -> None:
+    log = Log()
+    tail = started(log)
+    for _ in range(5):
+        tail.announce(log.append(10), ready=True)
+    log.fail_over(lost=3)
+    assert tail.notice(log.head) is None  # what was sent lies above what is left
+    later = log.append(1)
+    assert later.position.offset < tail.sent.offset
+    assert tail.announce(later, ready=True) == Fetch(tail.sent)
+    assert [stored for stored, _ in drain(tail, log)] == [later]
+    assert tail.announce(next_one := log.append(), ready=True) == Deliver(next_one)
+
+
+def test_what_was_announced_and_lost_is_not_waited_for() -> None:
+    log = Log()
+    tail = started(log)
+    first = log.append()
+    lost = log.append()
+    tail.announce(first, ready=True)
+    assert tail.announce(lost, ready=False) == Fetch(first.position)
+    tail.pause()
+    log.fail_over(lost=1)
+    assert tail.resume() == Fetch(first.position)
+    assert drain(tail, log) == []
+    assert not tail.behind
 
 
 @st.composite

@@ -19,7 +19,7 @@ import pytest
 
 from postroom.errors import OutcomeUnknown, StoreUnavailable
 from postroom.identity import UserName
-from postroom.position import LogKey
+from postroom.position import START, LogKey
 from postroom.store import file_of, sqlite_logs
 from postroom.store.base import SHARED, Append, Confirm
 from postroom.store.sqlite import SQLiteStore
@@ -161,7 +161,7 @@ async def test_what_was_acknowledged_survives_a_kill(path: Path, after: int) -> 
     async with at(path) as store:
         for name, offsets in told.items():
             log = LogKey(UserName(name), "/queue/inbox")
-            page = await store.read(log, 0, 100_000, 1 << 30)
+            page = await store.read(log, START, 100_000, 1 << 30)
             assert [m.position.offset for m in page.messages][: len(offsets)] == offsets
             assert [m.number for m in page.messages] == [*range(1, len(page.messages) + 1)]
             assert {m.position.epoch for m in page.messages} == {1}
@@ -393,7 +393,7 @@ async def test_old_entries_keep_the_epoch_in_which_they_were_written(path: Path)
         (second,) = await add(store, item(b"2"))
         assert second.position > first.position
         assert second.previous == first.position.offset
-        page = await store.read(INBOX, 0, 10, 1000)
+        page = await store.read(INBOX, START, 10, 1000)
         assert [m.position.epoch for m in page.messages] == [1, 2]
         await store.confirm([Confirm(INBOX, SHARED, first.position, 1)])
         await store.trim(INBOX, second.position.offset)

@@ -92,7 +92,7 @@ async def add(store: Store, *items: Append) -> list[Appended]:
 
 async def everything(store: Store, log: LogKey = INBOX) -> list[StoredMessage]:
     """All that `log` holds."""
-    return [*(await store.read(log, 0, 10_000, EVERYTHING)).messages]
+    return [*(await store.read(log, START, 10_000, EVERYTHING)).messages]
 
 
 async def bodies(store: Store, log: LogKey = INBOX) -> list[bytes]:
@@ -342,7 +342,7 @@ class LogStoreContract(StoreFixtures):
 
     async def test_a_page_begins_after_an_offset(self, store: Store) -> None:
         answers = await add(store, *(item(b"%d" % n) for n in range(5)))
-        page = await store.read(INBOX, answers[1].position.offset, 2, EVERYTHING)
+        page = await store.read(INBOX, answers[1].position, 2, EVERYTHING)
         assert [each.message.body for each in page.messages] == [b"2", b"3"]
         assert page.head == Head(answers[4].position, 5, 0, 0)
 
@@ -350,28 +350,29 @@ class LogStoreContract(StoreFixtures):
         (first,) = await add(store, item(b"1"))
         clock.turn(1)
         await add(store, item(b"2"))
-        page = await store.read(INBOX, first.position.offset + 5, 10, EVERYTHING)
+        between = Position(first.position.epoch, first.position.offset + 5)
+        page = await store.read(INBOX, between, 10, EVERYTHING)
         assert [each.message.body for each in page.messages] == [b"2"]
 
     async def test_a_page_after_the_end_is_empty(self, store: Store) -> None:
         (at,) = await add(store, item())
-        page = await store.read(INBOX, at.position.offset, 10, EVERYTHING)
+        page = await store.read(INBOX, at.position, 10, EVERYTHING)
         assert [*page.messages] == []
         assert page.head.last == at.position
 
     async def test_a_page_holds_no_more_bytes_than_asked_for(self, store: Store) -> None:
         await add(store, *(item(b"x" * n, headers={"not": "counted"}) for n in (4, 4, 2, 1)))
         for max_bytes, expected in ((8, 2), (9, 2), (10, 3), (11, 4), (7, 1)):
-            page = await store.read(INBOX, 0, 10, max_bytes)
+            page = await store.read(INBOX, START, 10, max_bytes)
             assert len(page.messages) == expected, max_bytes
 
     async def test_a_page_holds_at_least_one_message(self, store: Store) -> None:
         await add(store, item(b"x" * 100), item(b"y"))
-        page = await store.read(INBOX, 0, 10, 1)
+        page = await store.read(INBOX, START, 10, 1)
         assert [each.message.body for each in page.messages] == [b"x" * 100]
 
     async def test_an_unknown_log_is_empty(self, store: Store) -> None:
-        page = await store.read(INBOX, 0, 10, EVERYTHING)
+        page = await store.read(INBOX, START, 10, EVERYTHING)
         assert ([*page.messages], page.head) == ([], EMPTY)
         assert [*await store.heads([INBOX, HISTORY])] == [EMPTY, EMPTY]
         await store.trim(INBOX, EVERYTHING)
@@ -385,7 +386,7 @@ class LogStoreContract(StoreFixtures):
     async def test_what_is_appended_is_seen_at_once(self, store: Store) -> None:
         for n in range(1, 20):
             await add(store, item())
-            assert (await store.read(INBOX, 0, 100, EVERYTHING)).messages[-1].number == n
+            assert (await store.read(INBOX, START, 100, EVERYTHING)).messages[-1].number == n
 
     async def test_trimming_raises_the_floor(self, store: Store) -> None:
         answers = await add(store, *(item(b"%d" % n) for n in range(4)))
@@ -472,9 +473,9 @@ class DurableLogStoreContract(StoreFixtures):
         batch = [item(b"%d" % n, headers={"n": str(n)}, live=n == 1) for n in range(3)]
         async with make(clock) as store:
             await add(store, *batch)
-            before = await store.read(INBOX, 0, 10, EVERYTHING)
+            before = await store.read(INBOX, START, 10, EVERYTHING)
         async with make(clock) as store:
-            assert await store.read(INBOX, 0, 10, EVERYTHING) == before
+            assert await store.read(INBOX, START, 10, EVERYTHING) == before
             (at,) = await add(store, item(b"3"))
             assert (at.previous, at.number) == (before.head.last.offset, 4)
             assert at.position.epoch == before.head.last.epoch

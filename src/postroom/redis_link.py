@@ -1,0 +1,173 @@
+"""What store and backplane need of Redis and Valkey alike: the URL, the client, and the client's errors.
+
+URLs::
+
+    redis://[user:password@]host[:port][/db]           one server; rediss:// with TLS
+    redis+sentinel://[user:password@]host:port,host:port/service
+    redis+cluster://[user:password@]host:port,host:port
+
+Options, after `?`: `prefix` (of every key and channel, `postroom`), `timeout` (seconds that a call may take, 5),
+`connect-timeout` (seconds, 3), `pool` (connections for reads, 8), `max-redirects` (Cluster, 8), `tls` (`true` for
+Sentinel and Cluster), `ca-file`, `wait-replicas` (how many replicas must have an append before it counts as stored, 0),
+`wait-timeout` (seconds to wait for them, 1), `sentinel-user`, `sentinel-password`.
+"""
+
+import contextlib
+import socket
+from collections.abc import Iterator
+from typing import Annotated, Any, Final
+from urllib.parse import parse_qsl, unquote
+
+import msgspec
+from msgspec import Meta, Struct
+
+from postroom.errors import ConfigurationError, MissingExtra, OutcomeUnknown, StoreUnavailable
+
+try:
+    from redis import exceptions as redis_errors
+    from redis.asyncio import Redis, RedisCluster, Sentinel
+    from redis.asyncio.cluster import ClusterNode
+    from redis.asyncio.retry import Retry
+    from redis.backoff import NoBackoff
+except ModuleNotFoundError as error:  # pragma: no cover
+    raise MissingExtra("redis://", "redis") from error
+
+_PORT: Final = 6379
+_SENTINEL_PORT: Final = 26379
+
+_Seconds = Annotated[float, Meta(gt=0, le=3600)]
+
+
+class RedisOptions(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
+    """What may follow the `?` of the URL."""
+
+    prefix: Annotated[str, Meta(min_length=1, pattern=r"^[^{}\s]+$")] = "postroom"
+    timeout: _Seconds = 5.0
+    connect_timeout: _Seconds = 3.0
+    pool: Annotated[int, Meta(ge=1, le=1000)] = 8
+    max_redirects: Annotated[int, Meta(ge=1, le=100)] = 8
+    tls: bool = False
+    ca_file: str | None = None
+    wait_replicas: Annotated[int, Meta(ge=0, le=100)] = 0
+    wait_timeout: _Seconds = 1.0
+    sentinel_user: str | None = None
+    sentinel_password: str | None = None
+
+
+class RedisUrl(Struct, frozen=True):
+    """A URL taken apart. `kind` is `standalone`, `sentinel` or `cluster`; `service` is the Sentinel's name of it."""
+
+    kind: str
+    hosts: tuple[tuple[str, int], ...]
+    username: str | None
+    password: str | None
+    database: int
+    service: str
+    options: RedisOptions
+
+
+def parse_url(url: str) -> RedisUrl:
+    """Take `url` apart. Raises ConfigurationError; what it says holds no password."""
+    scheme, separator, rest = url.partition("://")
+    kind = {"redis": "standalone", "rediss": "standalone", "valkey": "standalone", "valkeys": "standalone"}.get(scheme)
+    kind = {"redis+sentinel": "sentinel", "redis+cluster": "cluster"}.get(scheme, kind)
+    if kind is None or not separator:
+        raise ConfigurationError(f"{scheme}: write redis://, rediss://, redis+sentinel:// or redis+cluster://")
+    address, _, query = rest.partition("?")
+    address, _, path = address.partition("/")
+    credentials, at, places = address.rpartition("@")
+    username, _, password = credentials.partition(":")
+    try:
+        given = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)))
+        options = msgspec.convert(given, RedisOptions, strict=False)
+    except (msgspec.ValidationError, ValueError) as error:
+        raise ConfigurationError(f"{scheme}://…: the options after ? are wrong: {error}") from None
+    if scheme in ("rediss", "valkeys"):
+        options = msgspec.structs.replace(options, tls=True)
+    port = _SENTINEL_PORT if kind == "sentinel" else _PORT
+    hosts = tuple(_host(scheme, place, port) for place in places.split(","))
+    if kind == "standalone" and len(hosts) > 1:
+        raise ConfigurationError(f"{scheme}://…: one server; for several write redis+cluster:// or redis+sentinel://")
+    if kind == "sentinel" and not path:
+        raise ConfigurationError(f"{scheme}://…: name the service that the sentinels watch: …/mymaster")
+    database = 0
+    if kind == "standalone" and path:
+        if not path.isdecimal():
+            raise ConfigurationError(f"{scheme}://…: after / comes the number of a database, not {path!r}")
+        database = int(path)
+    return RedisUrl(
+        kind,
+        hosts,
+        unquote(username) or None if at else None,
+        unquote(password) or None if at else None,
+        database,
+        path if kind == "sentinel" else "",
+        options,
+    )
+
+
+def _host(scheme: str, place: str, port: int) -> tuple[str, int]:
+    host, colon, number = place.rpartition(":")
+    if not colon or (place.startswith("[") and place.endswith("]")):
+        host, number = place, str(port)
+    if not host or not number.isdecimal() or not 0 < int(number) < 65_536:
+        raise ConfigurationError(f"{scheme}://…: {place!r} is no host:port")
+    return host.strip("[]"), int(number)
+
+
+def connect(url: RedisUrl, *, connections: int | None = None, read_timeout: float | None = None) -> Any:
+    """A client, not yet connected, that repeats nothing by itself: a `Redis` or a `RedisCluster`.
+
+    `read_timeout` is the URL's `timeout` unless it is given.
+    """
+    options = url.options
+    common: dict[str, Any] = {
+        "username": url.username,
+        "password": url.password,
+        "socket_timeout": read_timeout if read_timeout is not None else options.timeout,
+        "socket_connect_timeout": options.connect_timeout,
+        "socket_keepalive": True,
+        "socket_keepalive_options": _KEEPALIVE,
+        "health_check_interval": 0,
+        "max_connections": connections if connections is not None else options.pool,
+        "protocol": 2,
+    }
+    if options.tls:
+        common |= {"ssl": True, "ssl_ca_certs": options.ca_file}
+    never = Retry(NoBackoff(), 0)
+    match url.kind:
+        case "standalone":
+            ((host, port),) = url.hosts
+            return Redis(host=host, port=port, db=url.database, retry=never, **common)
+        case "sentinel":
+            credentials = {"username": options.sentinel_user, "password": options.sentinel_password}
+            watchers = Sentinel(  # type: ignore[no-untyped-call]
+                list(url.hosts),
+                sentinel_kwargs={k: v for k, v in credentials.items() if v is not None}
+                | {"socket_timeout": options.connect_timeout, "socket_connect_timeout": options.connect_timeout},
+            )
+            return watchers.master_for(url.service, retry=never, **common)
+        case _:
+            nodes = [ClusterNode(host, port) for host, port in url.hosts]
+            return RedisCluster(startup_nodes=nodes, retry=Retry(NoBackoff(), options.max_redirects), **common)
+
+
+_KEEPALIVE: Final = {
+    getattr(socket, name): value
+    for name, value in (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
+    if hasattr(socket, name)
+}
+
+
+@contextlib.contextmanager
+def translated(*, wrote: bool = False) -> Iterator[None]:
+    """Turn the client's errors into ours. `wrote`: what fails may have been done (OutcomeUnknown)."""
+    try:
+        yield
+    except (redis_errors.BusyLoadingError, redis_errors.ReadOnlyError, redis_errors.AuthenticationError) as error:
+        raise StoreUnavailable(f"the server refuses for now: {error}") from error
+    except (TimeoutError, redis_errors.ConnectionError, redis_errors.TimeoutError, OSError) as error:
+        kind = OutcomeUnknown if wrote else StoreUnavailable
+        raise kind(f"the server does not answer: {error or type(error).__name__}") from error
+    except redis_errors.RedisError as error:
+        raise StoreUnavailable(f"the server refuses: {error}") from error
