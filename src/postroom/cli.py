@@ -70,7 +70,13 @@ def main() -> None:
 
 def _server_options(command: _F) -> _F:
     for option in (
-        click.option("--store", metavar="URL", help="Where logs are kept: sqlite:///FILE or memory:."),
+        click.option(
+            "--routing",
+            type=click.Choice(["broadcast", "directory", "subject"]),
+            help="How user messages find their nodes (directory).",
+        ),
+        click.option("--backplane", metavar="URL", help="What carries messages between nodes; the store, if it can."),
+        click.option("--store", metavar="URL", help="Where logs are kept: sqlite:///FILE, redis://HOST or memory:."),
         click.option("--node-id", metavar="ID", help="This node's name."),
         click.option("--port", type=click.IntRange(0, 65535), help="The port to listen on (8080)."),
         click.option("--host", metavar="ADDRESS", help="The address to listen on (127.0.0.1)."),

@@ -99,6 +99,11 @@ class Hub(Generic[SessionT]):
             return self.publish_to_patterns(key, message) + (_deliver(groups, message) if groups is not None else 0)
         return _deliver(groups, message) if groups is not None else 0
 
+    def publish_to_key(self, key: str, message: Message) -> int:
+        """As `publish`, to subscribers of the key itself alone."""
+        groups = self._groups.get(key)
+        return _deliver(groups, message) if groups is not None else 0
+
     def publish_to_patterns(self, key: str, message: Message) -> int:
         """As `publish`, to subscribers by pattern alone."""
         matched = self._matched.get(key)

@@ -1,4 +1,4 @@
-"""Who and what: names of nodes, sessions, subscriptions and users; the principal of a session."""
+"""Who and what: names of nodes, their leases, sessions, subscriptions and users; the principal of a session."""
 
 from typing import NewType
 
@@ -8,6 +8,13 @@ NodeId = NewType("NodeId", str)
 SessionId = NewType("SessionId", str)
 SubscriptionId = NewType("SubscriptionId", str)
 UserName = NewType("UserName", str)
+
+
+class Lease(Struct, frozen=True):
+    """One start of a node: its id, and an incarnation that the directory counted up for this start."""
+
+    node: NodeId
+    incarnation: int
 
 
 class Principal(Struct, frozen=True):

@@ -7,6 +7,18 @@ class Metrics:
     __slots__ = (
         "appended",
         "authentication_failures",
+        "backplane_bytes_received",
+        "backplane_canaries_missed",
+        "backplane_dropped",
+        "backplane_failures",
+        "backplane_holes",
+        "backplane_interruptions",
+        "backplane_items_published",
+        "backplane_items_received",
+        "backplane_published",
+        "backplane_received",
+        "backplane_unreadable",
+        "backplane_wasted",
         "confirmed",
         "connections_accepted",
         "connections_refused",
@@ -14,8 +26,10 @@ class Metrics:
         "duplicates",
         "protocol_violations",
         "received",
+        "reconciliations",
         "redelivered",
         "refused",
+        "routes_missed",
         "skipped",
         "slow_consumers_cut",
         "store_failures",
@@ -36,3 +50,17 @@ class Metrics:
         self.protocol_violations = 0
         self.slow_consumers_cut = 0
         self.store_failures = 0
+        self.backplane_bytes_received = 0
+        self.backplane_canaries_missed = 0
+        self.backplane_dropped = 0
+        self.backplane_failures = 0
+        self.backplane_holes = 0
+        self.backplane_interruptions = 0
+        self.backplane_items_published = 0
+        self.backplane_items_received = 0
+        self.backplane_published = 0
+        self.backplane_received = 0
+        self.backplane_unreadable = 0
+        self.backplane_wasted = 0
+        self.reconciliations = 0
+        self.routes_missed = 0

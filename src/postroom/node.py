@@ -12,6 +12,7 @@ import structlog
 
 from postroom import stomp
 from postroom.auth import Authentication
+from postroom.backplane.base import Backplane, open_backplane, serves
 from postroom.channel import ChannelRegistry
 from postroom.clock import Clock, SystemClock
 from postroom.config import Settings
@@ -20,14 +21,15 @@ from postroom.errors import AuthenticationFailed, HandshakeRefused, PostroomErro
 from postroom.gateway import Desk, Gateway, Limits
 from postroom.handlers import Handlers
 from postroom.hub import Hub
-from postroom.identity import UserName
+from postroom.identity import NodeId, UserName
 from postroom.mailbox import Flow, Mailbox
+from postroom.mesh import Mesh, MeshTimes
 from postroom.message import Message, StoredMessage
 from postroom.metrics import Metrics
 from postroom.outbox import Flusher
 from postroom.position import LogKey
 from postroom.router import Router
-from postroom.store import open_store
+from postroom.store import directory_of, open_store
 from postroom.store.base import Appended, Store
 from postroom.transport.base import Endpoint, Handshake, Receiver, Transport
 from postroom.transport.origin import origin_allowed
@@ -63,6 +65,9 @@ class Node:
         self._running: list[asyncio.Task[None]] = []
         self._draining = False
         self._store: Store = open_store(settings.store)
+        url = backplane_url(settings)
+        self._backplane = open_backplane(url) if url else None
+        self._mesh: Mesh | None = None
         self.metrics = Metrics()
         self.channels = ChannelRegistry(settings.channels)
         self.hub: Hub[Gateway] = Hub()
@@ -72,17 +77,17 @@ class Node:
         await self._stack.__aenter__()
         try:
             await self._stack.enter_async_context(self._store)
+            self._build()
+            if self._mesh is not None:
+                await self._mesh.join()
             await self._stack.enter_async_context(self._tasks)
         except BaseException:
             await self._stack.aclose()
             raise
-        self._build()
-        for work, name in (
-            (self.mailbox.run(), "appender"),
-            (self._wheel.run(), "wheel"),
-            (self._housekeeping(), "housekeeping"),
-        ):
-            self._running.append(self._tasks.create_task(work, name=name))
+        work = {"appender": self.mailbox.run(), "wheel": self._wheel.run(), "housekeeping": self._housekeeping()}
+        if self._mesh is not None:
+            work |= self._mesh.work()
+        self._running = [self._tasks.create_task(each, name=name) for name, each in work.items()]
         if not self._store.durable:
             _log.warning("the store keeps nothing: accepted messages are lost when this process ends")
         return self
@@ -97,6 +102,8 @@ class Node:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LAST_WORDS_SECONDS):
                     await self.mailbox.flush()
+                    if self._mesh is not None:
+                        await self._mesh.leave()
         for task in self._running:
             task.cancel()
         await self._stack.__aexit__(kind, error, trace)
@@ -114,9 +121,13 @@ class Node:
             metrics=metrics,
             clock=self._clock,
             spawn=self._spawn,
+            followed_elsewhere=self._followed_elsewhere if self._backplane is not None else None,
         )
         destinations = Destinations(settings.prefixes)
-        self.router = Router(destinations, self.channels, self.hub, self.mailbox, metrics)
+        if self._backplane is not None:
+            self._mesh = self._build_mesh(self._backplane)
+        relay = self._mesh.relay if self._mesh is not None else None
+        self.router = Router(destinations, self.channels, self.hub, self.mailbox, metrics, relay)
         self._wheel = Wheel(self._clock)
         self._desk = Desk(
             name=f"postroom/{settings.node_id}",
@@ -133,7 +144,38 @@ class Node:
             metrics=metrics,
             limits=_limits(settings),
             spawn=self._spawn,
+            interest=self._mesh.interest if self._mesh is not None else None,
         )
+
+    def _build_mesh(self, backplane: Backplane) -> Mesh:
+        settings, times = self._settings, self._settings.cluster
+        return Mesh(
+            NodeId(settings.node_id),
+            routing=settings.routing,
+            times=MeshTimes(
+                lease=times.lease_seconds,
+                renew=times.renew_seconds,
+                heartbeat=times.heartbeat_seconds,
+                reconcile=times.reconcile_seconds,
+                route_cache=times.route_cache_seconds,
+            ),
+            backplane=backplane,
+            store=directory_of(self._store, settings.store),
+            hub=self.hub,
+            mailbox=self.mailbox,
+            metrics=self.metrics,
+            clock=self._clock,
+            receive=lambda subject, sender, item: self.router.receive(subject, sender, item),
+            fenced=self._fenced,
+        )
+
+    def _fenced(self) -> None:
+        _log.error("other nodes held this one for dead: its clients are sent away", clients=len(self._desk.open))
+        for gateway in list(self._desk.open):
+            gateway.close(_SERVICE_RESTART, "this node was cut off; connect again")
+
+    async def _followed_elsewhere(self, log: LogKey, owner: str) -> bool:
+        return self._mesh is not None and await self._mesh.followed_elsewhere(log, owner)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.create_task(self._guarded(work))
@@ -216,6 +258,8 @@ class Node:
             reasons.append("draining")
         if not self.mailbox.available:
             reasons.append("the store is unavailable")
+        if self._mesh is not None:
+            reasons += self._mesh.reasons_not_ready()
         return reasons
 
     def gauges(self) -> Mapping[str, float]:
@@ -226,6 +270,7 @@ class Node:
             "users": len(self.hub.users),
             "subscriptions": self.hub.subscriptions,
             "appends_waiting": self.mailbox.waiting,
+            **(self._mesh.gauges() if self._mesh is not None else {}),
         }
 
     # ── the end ───────────────────────────────────────────────────────────────────────────────────────
@@ -248,6 +293,16 @@ class Node:
             if owed > 0.01:
                 await asyncio.sleep(owed)
                 owed = 0.0
+
+
+def backplane_url(settings: Settings) -> str:
+    """The URL of the backplane; empty for a node alone. A store that can be one too is the default.
+
+    `memory:` without a name is nobody else's, so that it needs none.
+    """
+    if settings.backplane:
+        return settings.backplane
+    return settings.store if settings.store != "memory:" and serves(settings.store) else ""
 
 
 def _limits(settings: Settings) -> Limits:

@@ -1,8 +1,10 @@
 """The state of one STOMP connection: who it is, what it subscribes to, which receipts it waits for."""
 
+import asyncio
 from collections import deque
 from collections.abc import Callable
 
+from postroom.backplane.base import Subject
 from postroom.delivery.proof import Prober
 from postroom.destination import Pattern
 from postroom.identity import Principal, SessionId
@@ -12,9 +14,13 @@ from postroom.subscription import Follower, Subscription
 
 
 class Entry:
-    """A subscription, and where it is entered: under a hub key, a pattern, or as a follower of a log."""
+    """A subscription, and where it is entered: under a hub key, a pattern, or as a follower of a log.
 
-    __slots__ = ("follower", "key", "pattern", "subscription")
+    `followed` is the subject that this node follows on the backplane for it, `visible` is done once it does; both
+    are None where nothing had to be done.
+    """
+
+    __slots__ = ("followed", "follower", "key", "pattern", "subscription", "visible")
 
     def __init__(
         self,
@@ -28,6 +34,8 @@ class Entry:
         self.key = key
         self.pattern = pattern
         self.follower = follower
+        self.followed: Subject | None = None
+        self.visible: asyncio.Future[None] | None = None
 
 
 class Ticket:

@@ -138,6 +138,7 @@ class Follower:
         "_told",
         "after",
         "attempted",
+        "began",
         "closed",
         "head",
         "log",
@@ -173,6 +174,7 @@ class Follower:
         self.tail = Tail()
         self.attempted = 0  # as the store had it when this follower began
         self.persisted = 0
+        self.began: Position | None = None  # the log's end when this follower first read it
         self.closed = False
         self.recovered: bool | None = None
         self.head: Head | None = None

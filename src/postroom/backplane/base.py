@@ -1,12 +1,15 @@
 """The backplane's contract: bytes between nodes, at most once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib.metadata import entry_points
 from typing import NewType, Protocol
 
 from msgspec import Struct
 
+from postroom.errors import ConfigurationError
+
 Subject = NewType("Subject", str)
-"""`node.{id}`, `all`, `topic.{destination}` or `user.{name}`; an engine maps it to what it has."""
+"""`node.{id}`, `all`, `topics`, `topic.{destination}` or `user.{name}`; an engine maps it to what it has."""
 
 
 class Traits(Struct, frozen=True):
@@ -20,9 +23,11 @@ class Traits(Struct, frozen=True):
 class Backplane(Protocol):
     """Carries bytes between nodes: at most once, in order per publisher and subject.
 
-    The node runs `run` in its task group. It re-connects by itself and ends only by cancellation,
-    or by raising what no retry can mend. `received` is called on the loop, one call a payload;
-    `interrupted` after each re-connection, before any later payload: the node then assumes a loss.
+    An engine's class is its entry point in the group `postroom.backplanes`, called with the URL of the setting.
+    The node runs `run` in its task group. It re-connects by itself, after a while that grows and varies, and ends
+    only by cancellation, or by raising what no retry can mend. `received` is called on the loop, one call a
+    payload; `interrupted` after each re-connection, once all subscriptions are in force again and before any
+    later payload: the node then assumes a loss.
     """
 
     traits: Traits
@@ -31,14 +36,39 @@ class Backplane(Protocol):
         """Receive until cancelled."""
         ...
 
-    async def subscribe(self, subject: Subject) -> None:
-        """Return once the subscription is in force."""
+    async def subscribe(self, subjects: Sequence[Subject]) -> None:
+        """Return once these are in force. They stay wanted, whatever happens to the connection.
+
+        Raises BackplaneUnavailable where they are not in force now; they will be after the next re-connection.
+        """
         ...
 
-    async def unsubscribe(self, subject: Subject) -> None:
-        """Return once nothing more of `subject` will be handed over."""
+    async def unsubscribe(self, subjects: Sequence[Subject]) -> None:
+        """These are no longer wanted; something under way may still come."""
         ...
 
-    async def publish(self, subject: Subject, payload: bytes) -> None:
-        """Send to whoever is subscribed, oneself included. Raises BackplaneUnavailable."""
+    async def publish(self, batch: Sequence[tuple[Subject, bytes]]) -> None:
+        """Send each payload to whoever is subscribed, oneself included. Raises BackplaneUnavailable: some of the
+        batch may have been sent."""
         ...
+
+    async def reconnect(self) -> None:
+        """Drop what connections there are, and build them up again: they are open and bring nothing."""
+        ...
+
+
+def open_backplane(url: str) -> Backplane:
+    """The backplane that `url` names, not yet running. Raises ConfigurationError for a scheme that no engine serves."""
+    scheme = url.partition(":")[0]
+    engines = {entry.name: entry for entry in entry_points(group="postroom.backplanes")}
+    if ":" not in url or scheme not in engines:
+        known = ", ".join(f"{name}:" for name in sorted(engines))
+        raise ConfigurationError(f"no backplane serves {scheme + ':' if ':' in url else url!r}: use one of {known}")
+    backplane: Backplane = engines[scheme].load()(url)
+    return backplane
+
+
+def serves(url: str) -> bool:
+    """Whether a backplane's engine is there for the URL's scheme."""
+    scheme, colon, _ = url.partition(":")
+    return bool(colon) and any(entry.name == scheme for entry in entry_points(group="postroom.backplanes"))

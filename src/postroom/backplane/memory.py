@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 from postroom.backplane.base import Subject, Traits
@@ -38,20 +38,23 @@ class MemoryBackplane:
             if not mesh:
                 self._meshes.pop(self._url, None)
 
-    async def subscribe(self, subject: Subject) -> None:
-        """Return once the subscription is in force."""
-        self._subjects.add(subject)
+    async def subscribe(self, subjects: Sequence[Subject]) -> None:
+        """In force at once."""
+        self._subjects.update(subjects)
 
-    async def unsubscribe(self, subject: Subject) -> None:
-        """Return once nothing more of `subject` will be handed over."""
-        self._subjects.discard(subject)
-        self._waiting = deque(entry for entry in self._waiting if entry[0] != subject)
+    async def unsubscribe(self, subjects: Sequence[Subject]) -> None:
+        """In force at once."""
+        self._subjects.difference_update(subjects)
 
-    async def publish(self, subject: Subject, payload: bytes) -> None:
+    async def publish(self, batch: Sequence[tuple[Subject, bytes]]) -> None:
         """Send to whoever is subscribed, oneself included. Raises BackplaneUnavailable where one is far behind."""
-        for peer in self._meshes.get(self._url, ()):
-            if subject in peer._subjects:
-                if len(peer._waiting) >= _MAX_WAITING:
-                    raise BackplaneUnavailable("a node does not take what is published to it")
-                peer._waiting.append((subject, payload))
-                peer._wake.set()
+        for subject, payload in batch:
+            for peer in self._meshes.get(self._url, ()):
+                if subject in peer._subjects:
+                    if len(peer._waiting) >= _MAX_WAITING:
+                        raise BackplaneUnavailable("a node does not take what is published to it")
+                    peer._waiting.append((subject, payload))
+                    peer._wake.set()
+
+    async def reconnect(self) -> None:
+        """There is no connection."""

@@ -39,7 +39,7 @@ class Tail:
         self._offset = 0
         self._number = 0
         self._heard = START
-        self._more = False  # something was announced since the last page
+        self._more = False  # something was announced while it read
         self._fetching = True  # until `begin` and the first pages: what is announced meanwhile is read
 
     @property
@@ -108,14 +108,14 @@ class Tail:
         if not messages and head.last > self.sent:
             # Whatever lay between has been trimmed; the next message names the head as its predecessor.
             self._epoch, self._offset = head.last.epoch, head.last.offset
-        if not self._more and self.sent >= head.last:
-            self._heard = self.sent  # what was announced and is not there was lost with the store's tail
-        self._more = False
         return out
 
     def settle(self) -> Fetch | None:
-        """The reading is over: caught up, or no room. Asks again where more was announced meanwhile."""
+        """The log was read up to its head. Asks again where something was announced since the last time."""
         self._fetching = False
+        if not self._more:
+            self._heard = self.sent  # what was announced and is not there was lost with the store's tail
+        self._more = False
         return self.resume()
 
     def pause(self) -> None:

@@ -12,6 +12,7 @@ from postroom.clock import Clock
 from postroom.destination import Destinations
 from postroom.handlers import Handlers
 from postroom.hub import Hub
+from postroom.interest import Interest
 from postroom.mailbox import Mailbox, Spawn
 from postroom.metrics import Metrics
 from postroom.outbox import Flusher
@@ -58,7 +59,9 @@ class Desk:
         metrics: Metrics,
         limits: Limits,
         spawn: Spawn,
+        interest: Interest | None = None,
     ) -> None:
+        self.interest = interest
         self.name = name
         self.hub = hub
         self.router = router

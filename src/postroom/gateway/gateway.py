@@ -1,5 +1,6 @@
 """What drives one client's pipe: protocol events in; calls to router, hub and mailbox out."""
 
+import asyncio
 import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
@@ -54,6 +55,7 @@ _SILENCE_FACTOR: Final = 3
 """A client is gone after this many of its heart-beat intervals without a sign, as in Spring's broker."""
 
 _MAX_DEVICE: Final = 64
+_VISIBLE_SECONDS: Final = 3.0
 _NORMAL, _POLICY, _PROTOCOL, _INTERNAL = 1000, 1008, 1002, 1011
 
 
@@ -175,6 +177,8 @@ class Gateway:
         try:
             self._ON[type(event)](self, event)
         except Refused as error:
+            if isinstance(event, stomp.Subscribe):
+                self._stomp.forget(event.id)
             self._refuse(error, event)
         except ProtocolViolation as error:
             self._violation(stomp.Violation(str(error), getattr(event, "receipt", None)))
@@ -203,11 +207,25 @@ class Gateway:
         # Registered before it is answered: whoever sends to this user after CONNECTED finds it.
         self._session = session
         desk.hub.enter(principal.name, self)
-        self._put(self._stomp.connected(session.id, principal.name))
-        self._last_heard = desk.wheel.now
-        due = self.check(desk.wheel.now)
+        visible = desk.interest.user(principal.name) if desk.interest is not None else None
+        if visible is None:
+            self._welcome(session)
+        else:
+            self._hold(self._welcome_once(visible, session))
+
+    def _welcome(self, session: Session) -> None:
+        self._put(self._stomp.connected(session.id, session.principal.name))
+        wheel = self._desk.wheel
+        self._last_heard = wheel.now
+        due = self.check(wheel.now)
         if due is not None:
-            desk.wheel.add(self, due)
+            wheel.add(self, due)
+
+    async def _welcome_once(self, visible: asyncio.Future[None], session: Session) -> None:
+        # Other nodes find the user first. Where they cannot be told, this node serves its clients all the same.
+        await asyncio.wait({visible}, timeout=_VISIBLE_SECONDS)
+        if not self._closed:
+            self._welcome(session)
 
     def _send(self, event: stomp.Send, commit: "_Commit | None" = None) -> None:
         desk, session = self._desk, self._session
@@ -289,11 +307,11 @@ class Gateway:
         follower = entry.follower
         if follower is None:
             if event.receipt is not None:
-                session.receipts.give(event.receipt)
+                subscribing.in_force(entry, session.receipts.hold(event.receipt))
             return
         self.outbox.flushed = self._flushed
         ticket = session.receipts.hold(event.receipt)
-        self._desk.mailbox.follow(follower, lambda: subscribing.ready(follower, ticket))
+        self._desk.mailbox.follow(follower, lambda: subscribing.ready(entry, follower, ticket), entry.visible)
 
     def _unsubscribe(self, event: stomp.Unsubscribe) -> None:
         session = self._present()
@@ -526,7 +544,8 @@ class Gateway:
         desk.left(self._address)
         self._handshake = None
         if session is not None:
-            desk.hub.leave(session.principal.name, self)
+            if desk.hub.leave(session.principal.name, self) and desk.interest is not None:
+                desk.interest.user_left(session.principal.name)
             for entry in session.entries.values():
                 subscribing.leave(desk, entry)
             session.entries.clear()

@@ -14,6 +14,7 @@ from postroom.errors import NotAllowed, PostroomError, UnknownDestination
 from postroom.identity import Principal
 from postroom.message import Message, StoredMessage
 from postroom.position import Epoch, LogKey, Position
+from postroom.relay import TOPICS, topic_subject
 from postroom.session import Entry, Session, Ticket
 from postroom.store.base import Append, Appended
 from postroom.subscription import Follower, Subscription
@@ -54,11 +55,19 @@ def enter(desk: "Desk", session: Session, event: stomp.Subscribe, version: stomp
     route = desk.router.route_of(target)
     if pattern is not None:
         desk.hub.add_pattern(pattern, subscription)
-        return Entry(subscription, pattern=pattern)
-    if route.log is None:
+        entry = Entry(subscription, pattern=pattern)
+    elif route.log is None:
         desk.hub.add(route.key, subscription)
-        return Entry(subscription, key=route.key)
-    return Entry(subscription, follower=_follower(desk, session, event, subscription, channel, route.log))
+        entry = Entry(subscription, key=route.key)
+    else:
+        entry = Entry(subscription, follower=_follower(desk, session, event, subscription, channel, route.log))
+    if desk.interest is not None:
+        if isinstance(target, UserQueue):
+            entry.visible = desk.interest.user(target.user)
+        else:
+            entry.followed = topic_subject(target.name) if pattern is None else TOPICS
+            entry.visible = desk.interest.follow(entry.followed)
+    return entry
 
 
 def _pattern(text: str, target: Destination) -> Pattern | None:
@@ -112,13 +121,21 @@ def _position(event: stomp.Subscribe) -> Position | None:
     return Position(Epoch(int(epoch)), int(text))
 
 
-def ready(follower: Follower, ticket: Ticket) -> None:
-    """The place to start from is known: the receipt of the SUBSCRIBE may leave, and says it."""
+def in_force(entry: Entry, ticket: Ticket) -> None:
+    """The receipt of the SUBSCRIBE may leave once other nodes' messages come too."""
+    if entry.visible is None or entry.visible.done():
+        ticket.settle()
+    else:
+        entry.visible.add_done_callback(lambda _: ticket.settle())
+
+
+def ready(entry: Entry, follower: Follower, ticket: Ticket) -> None:
+    """The place to start from is known: the receipt of the SUBSCRIBE says it."""
     if follower.head is not None:
         ticket.headers = {"epoch": str(follower.head.last.epoch), "offset": str(follower.head.last.offset)}
         if follower.recovered is not None:
             ticket.headers["recovered"] = "true" if follower.recovered else "false"
-    ticket.settle()
+    in_force(entry, ticket)
 
 
 def leave(desk: "Desk", entry: Entry) -> None:
@@ -129,6 +146,8 @@ def leave(desk: "Desk", entry: Entry) -> None:
         desk.hub.remove_pattern(entry.pattern, entry.subscription)
     elif entry.key is not None:
         desk.hub.remove(entry.key, entry.subscription)
+    if desk.interest is not None and entry.followed is not None:
+        desk.interest.unfollow(entry.followed)
 
 
 def new_prober() -> Prober[Follower]:

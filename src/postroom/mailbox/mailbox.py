@@ -5,7 +5,7 @@ A follower is first visible, then reads, then goes live; what an announcement do
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Hashable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final, TypeVar
 
@@ -19,7 +19,7 @@ from postroom.mailbox.appender import Appender, Stored
 from postroom.mailbox.confirms import Confirms, Spawn
 from postroom.message import StoredMessage
 from postroom.metrics import Metrics
-from postroom.position import Epoch, LogKey, Position
+from postroom.position import Epoch, Head, LogKey, Position
 from postroom.store.base import SHARED, Append, Appended, Confirm, Cursor, Page, Store
 from postroom.subscription import Follower
 
@@ -27,6 +27,8 @@ T = TypeVar("T")
 
 _PULL_SECONDS: Final = 10.0
 _RETRY_SECONDS: Final = 0.5
+_LEASED_SECONDS: Final = 0.1
+_VISIBLE_SECONDS: Final = 3.0
 _EVERYTHING: Final = 1 << 62
 
 
@@ -38,20 +40,35 @@ class Flow(Struct, frozen=True):
     pull_messages: int = 1000
     confirm_seconds: float = 0.05
     confirm_batch: int = 256
+    reconcile_logs: int = 500
 
 
 class Mailbox:
-    """This node's side of all logs: what is appended here, and who follows what."""
+    """This node's side of all logs: what is appended here, and who follows what.
 
-    def __init__(self, store: Store, *, flow: Flow, metrics: Metrics, clock: Clock, spawn: Spawn) -> None:
+    `followed_elsewhere` says whether another node delivers a log to an owner; None: there are no other nodes.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        flow: Flow,
+        metrics: Metrics,
+        clock: Clock,
+        spawn: Spawn,
+        followed_elsewhere: Callable[[LogKey, str], Awaitable[bool]] | None = None,
+    ) -> None:
         self._store = store
+        self._followed_elsewhere = followed_elsewhere
+        self._shared = followed_elsewhere is not None
         self._flow = flow
         self._metrics = metrics
         self._spawn = spawn
         self._appender = Appender(store, metrics, self._appended)
         self._confirms = Confirms(store, metrics, seconds=flow.confirm_seconds, batch=flow.confirm_batch, spawn=spawn)
         self._followers: dict[LogKey, list[Follower]] = {}
-        self._published: Callable[[StoredMessage], None] | None = None
+        self._stored: Callable[[LogKey, StoredMessage, Appended], None] | None = None
         self._highest = 0
         self._started = int(clock.wall() * 1e6)
         self._sent_to: dict[tuple[LogKey, str], int] = {}
@@ -67,9 +84,9 @@ class Mailbox:
         """How many appends wait for the store."""
         return self._appender.waiting
 
-    def on_topic(self, published: Callable[[StoredMessage], None]) -> None:
-        """Who is told of each message appended to a topic's history."""
-        self._published = published
+    def on_stored(self, stored: Callable[[LogKey, StoredMessage, Appended], None]) -> None:
+        """Who is told of each message appended here, once its followers here are."""
+        self._stored = stored
 
     async def run(self) -> None:
         """Append what comes in, for as long as the node lives."""
@@ -91,15 +108,35 @@ class Mailbox:
         return log in self._followers
 
     @property
+    def followed_logs(self) -> Collection[LogKey]:
+        """The logs that somebody follows here."""
+        return self._followers.keys()
+
+    def delivers(self, log: LogKey, owner: str) -> bool:
+        """Whether a subscription here delivers `log` to `owner`."""
+        return any(follower.owner == owner for follower in self._followers.get(log, ()))
+
+    @property
     def highest(self) -> int:
         """The highest offset that was seen in any log; later appends go above it."""
         return self._highest
 
+    def saw(self, offset: int) -> None:
+        """An offset was seen, in whatever log."""
+        if offset > self._highest:
+            self._highest = offset
+
     def _appended(self, item: Append, at: Appended) -> None:
         if at.position.offset > self._highest:
             self._highest = at.position.offset
-        if item.log in self._followers or item.log.user is None:
-            self.announce(item.log, StoredMessage(item.message, at.position, at.previous, at.number, item.live))
+        followed = item.log in self._followers
+        if followed or self._shared or item.log.user is None:
+            live = item.live or at.live
+            stored = StoredMessage(item.message, at.position, at.previous, at.number, live)
+            if followed:
+                self.announce(item.log, stored)
+            if self._stored is not None:
+                self._stored(item.log, stored, at)
 
     def announce(self, log: LogKey, stored: StoredMessage) -> None:
         """`stored` stands in `log`: hand it to those who follow it."""
@@ -116,18 +153,37 @@ class Mailbox:
                     follower.tail.pause()
                 case None:
                     pass
-        if log.user is None and self._published is not None:
-            self._published(stored)
+
+    def heard(self, log: LogKey, position: Position) -> None:
+        """`log` reaches up to `position` at the least: what followers here do not have is read."""
+        for follower in tuple(self._followers.get(log, ())):
+            self._notice(follower, Head(position, 0, 0, 0))
+
+    def _notice(self, follower: Follower, head: Head) -> None:
+        if follower.tail.notice(head) is not None:
+            self._spawn(self._catch_up(follower))
+
+    async def reconcile(self, logs: Iterable[LogKey] | None = None) -> None:
+        """Compare the heads of `logs` (None: of all followed here) with what was sent, and read what was missed."""
+        followed = [log for log in (self._followers if logs is None else logs) if log in self._followers]
+        for start in range(0, len(followed), self._flow.reconcile_logs):
+            some = followed[start : start + self._flow.reconcile_logs]
+            for log, head in zip(some, await self._store.heads(some), strict=True):
+                for follower in tuple(self._followers.get(log, ())):
+                    self._notice(follower, head)
 
     # ── follow ────────────────────────────────────────────────────────────────────────────────────────
 
-    def follow(self, follower: Follower, ready: Callable[[], None]) -> None:
+    def follow(
+        self, follower: Follower, ready: Callable[[], None], visible: asyncio.Future[None] | None = None
+    ) -> None:
         """From now on `follower` gets what its log holds after its cursor, and then all that comes.
 
-        `ready` is called before the first message is sent, once the place to start from is known.
+        Its log is read once `visible` is done: other nodes know then where to tell of what they append. `ready`
+        is called before the first message is sent, once the place to start from is known.
         """
         self._followers.setdefault(follower.log, []).append(follower)
-        self._spawn(self._start(follower, ready))
+        self._spawn(self._start(follower, ready, visible))
 
     def unfollow(self, follower: Follower) -> None:
         """Nothing more for `follower`. What it has not confirmed stays."""
@@ -149,7 +205,10 @@ class Mailbox:
             self._metrics.redelivered += 1
             follower.repeat(stored)
 
-    async def _start(self, follower: Follower, ready: Callable[[], None]) -> None:
+    async def _start(self, follower: Follower, ready: Callable[[], None], visible: asyncio.Future[None] | None) -> None:
+        if visible is not None:
+            # Where the others cannot be told, the node goes on alone: it compares the logs when it can.
+            await asyncio.wait({visible}, timeout=_VISIBLE_SECONDS)
         if follower.owner is None:
             await self._start_at_position(follower)
         else:
@@ -162,6 +221,9 @@ class Mailbox:
         while (pull := self._pulls.get((follower.log, owner))) is not None:
             await pull.wait()
         cursor = await self._insist(follower, lambda: self._cursor(follower.log, owner))
+        while cursor is not None and cursor.leased:  # a pull on another node hands out what waits
+            await asyncio.sleep(_LEASED_SECONDS)
+            cursor = await self._insist(follower, lambda: self._cursor(follower.log, owner))
         if cursor is not None:
             follower.attempted = follower.persisted = cursor.attempted
             follower.tail.begin(cursor.confirmed, cursor.number)
@@ -172,7 +234,7 @@ class Mailbox:
         pending = self._confirms.pending(log, owner)
         if pending is None or pending.position <= cursor.confirmed:
             return cursor
-        return Cursor(pending.position, pending.number, cursor.attempted)
+        return Cursor(pending.position, pending.number, cursor.attempted, cursor.leased)
 
     async def _start_at_position(self, follower: Follower) -> None:
         """A topic's history: after the client's own position if the log still reaches back to it."""
@@ -207,6 +269,8 @@ class Mailbox:
             page = await self._read(follower, room)
             if page is None or follower.closed:
                 return
+            if follower.began is None:
+                follower.began = page.head.last
             if not page.messages:
                 tail.page([], page.head)
             for found in page.messages:
@@ -242,8 +306,11 @@ class Mailbox:
         offset = stored.position.offset
         if offset <= self._sent_to.get((follower.log, follower.owner), 0):
             return True
-        # Of what was stored since this node began, `_sent_to` knows all; of the rest, only what the store tells.
-        return offset <= self._started and (stored.live or offset <= follower.attempted)
+        # Of what was stored since this node began, `_sent_to` knows all, if there is no other node; of the rest, only
+        # what the store tells. What came after the subscription began is this subscription's to send.
+        backlog = follower.began is None or stored.position <= follower.began
+        before = backlog if self._shared else offset <= self._started
+        return before and (stored.live or offset <= follower.attempted)
 
     def _note_sent(self, follower: Follower, offset: int) -> None:
         if follower.owner is not None:
@@ -293,13 +360,16 @@ class Mailbox:
         key = (log, owner)
         while (other := self._pulls.get(key)) is not None:
             await other.wait()
-        if any(follower.owner == owner for follower in self._followers.get(log, ())):
+        if self.delivers(log, owner):
             yield []
             return
         ended = self._pulls[key] = asyncio.Event()
         holder = secrets.token_hex(8)
         try:
             if not await self._store.lease(log, owner, holder, _PULL_SECONDS):
+                yield []
+                return
+            if self._followed_elsewhere is not None and await self._followed_elsewhere(log, owner):
                 yield []
                 return
             async with self._handed_out(log, owner) as messages:

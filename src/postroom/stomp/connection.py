@@ -127,6 +127,10 @@ class Connection:
     def _over(self) -> bool:
         return self._state is State.CLOSED
 
+    def forget(self, id: str) -> None:
+        """The subscription `id` was refused: the client may use the name again."""
+        self._subscriptions.discard(id)
+
     # ── what the server says ──────────────────────────────────────────────────────────────────────────
 
     def connected(self, session: str, user: str) -> bytes:

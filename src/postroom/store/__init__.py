@@ -2,9 +2,10 @@
 
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import cast
 
 from postroom.errors import ConfigurationError
-from postroom.store.base import Store
+from postroom.store.base import DirectoryStore, Store
 
 
 def open_store(url: str) -> Store:
@@ -16,6 +17,16 @@ def open_store(url: str) -> Store:
         raise ConfigurationError(f"no store serves {url!r}: use one of {known}")
     store: Store = engines[scheme].load()(url)
     return store
+
+
+def directory_of(store: Store, url: str) -> DirectoryStore:
+    """The directory that `store` keeps too. Raises ConfigurationError where its engine keeps none."""
+    scheme = url.partition(":")[0]
+    directories = {entry.name for entry in entry_points(group="postroom.directories")}
+    if scheme not in directories:
+        known = ", ".join(f"{name}:" for name in sorted(directories))
+        raise ConfigurationError(f"{scheme}: is a store for one node; nodes of a cluster share one of {known}")
+    return cast("DirectoryStore", store)
 
 
 def file_of(url: str) -> Path | None:

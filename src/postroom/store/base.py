@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from postroom.channel import Retention
 from postroom.errors import Refused
+from postroom.identity import Lease as Lease
 from postroom.identity import NodeId, UserName
 from postroom.message import Message, StoredMessage
 from postroom.position import Head, LogKey, Position
@@ -47,13 +48,6 @@ def message_bytes(message: Message) -> int:
     return len(message.body) + sum(len(name) + len(value) for name, value in message.headers.items())
 
 
-class Lease(Struct, frozen=True):
-    """One start of a node: its id, and an incarnation that the directory counted up for this start."""
-
-    node: NodeId
-    incarnation: int
-
-
 class Appended(Struct, frozen=True, gc=False):
     """The answer to an `Append`: where it stands. `duplicate`: its key was seen before, nothing was stored.
 
@@ -81,12 +75,13 @@ class Cursor(Struct, frozen=True):
 
     `number` is the running number of the last confirmed message, so that what a log dropped above it can be
     counted. `attempted` is a watermark that is raised before messages read from the log are sent: what lies
-    above `confirmed` and not above `attempted` may have been seen.
+    above `confirmed` and not above `attempted` may have been seen. `leased`: a pull holds the cursor's lease.
     """
 
     confirmed: Position
     number: int
     attempted: int
+    leased: bool = False
 
 
 class Confirm(Struct, frozen=True, gc=False):

@@ -190,7 +190,9 @@ class MemoryStore:
         if owner not in found.cursors:
             start = START if owner == SHARED else Position(START.epoch, found.floor)
             found.cursors[owner] = Cursor(start, 0 if owner == SHARED else found.floor_number, 0)
-        return found.cursors[owner]
+        cursor, (_, until) = found.cursors[owner], self._leases.get((log, owner), ("", 0.0))
+        leased = self._clock.monotonic() < until
+        return Cursor(cursor.confirmed, cursor.number, cursor.attempted, leased)
 
     async def confirm(self, batch: Sequence[Confirm]) -> None:
         """See `CursorStore.confirm`."""

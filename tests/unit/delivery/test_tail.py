@@ -163,6 +163,20 @@ def test_what_was_announced_and_lost_is_not_waited_for() -> None:
     assert not tail.behind
 
 
+def test_what_is_announced_while_a_page_is_sent_is_read_afterwards() -> None:
+    log = Log()
+    old = [log.append() for _ in range(3)]
+    tail = Tail()
+    tail.begin(START, 0)
+    head = log.head
+    late = log.append()
+    assert tail.announce(late, ready=True) is None
+    for stored in old:  # as the mailbox does: one by one, for as long as there is room
+        tail.page([stored], head)
+    assert tail.settle() == Fetch(old[-1].position)
+    assert [stored for stored, _ in drain(tail, log)] == [late]
+
+
 @st.composite
 def fates(draw: st.DrawFn) -> list[tuple[int, str]]:
     """For each message: the step to its offset, and what becomes of its announcement."""

@@ -1,0 +1,259 @@
+"""The backplane on Redis and Valkey: pub/sub, sharded (SSUBSCRIBE, SPUBLISH) in a Cluster.
+
+One connection a server listens and does nothing else; publishes travel on others. The client library's own
+re-connection is not used: it hides that messages were lost.
+"""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
+
+import structlog
+from redis import exceptions as redis_errors
+
+from postroom.backplane.base import Subject, Traits
+from postroom.errors import BackplaneUnavailable, StoreUnavailable
+from postroom.redis_link import connect, parse_url, translated
+
+_log = structlog.get_logger("postroom.backplane")
+
+_AT_ONCE: Final = 512
+"""How many channels one SUBSCRIBE names: 512 in one cost a tenth of 512 alone (measured)."""
+
+_FIRST_PAUSE: Final = 0.05
+_LONGEST_PAUSE: Final = 2.0
+
+
+class _Cut(Exception):
+    """The connection is to be built up again."""
+
+
+class _Line:
+    """One listening connection, and the channels that it confirmed."""
+
+    def __init__(self, connection: Any, command: str, seconds: float) -> None:
+        self._connection = connection
+        self._subscribe, self._unsubscribe = command, command.replace("SUBSCRIBE", "UNSUBSCRIBE")
+        self._seconds = seconds
+        self._writing = asyncio.Lock()
+        self._asked: dict[bytes, asyncio.Future[None]] = {}
+        self.channels: set[bytes] = set()
+
+    async def open(self) -> None:
+        await self._connection.connect()
+
+    async def close(self) -> None:
+        for waiting in self._asked.values():
+            waiting.cancel()
+        with contextlib.suppress(Exception):
+            await self._connection.disconnect(nowait=True)
+
+    async def add(self, channels: Sequence[bytes]) -> None:
+        """Return once these are in force."""
+        new = [channel for channel in channels if channel not in self.channels]
+        loop = asyncio.get_running_loop()
+        waiting = [self._asked.setdefault(channel, loop.create_future()) for channel in new]
+        for group in self._groups(new):
+            await self._send(self._subscribe, *group)
+        if waiting:
+            await asyncio.gather(*waiting)
+
+    async def remove(self, channels: Sequence[bytes]) -> None:
+        self.channels.difference_update(channels)
+        for group in self._groups(channels):
+            await self._send(self._unsubscribe, *group)
+
+    def _groups(self, channels: Sequence[bytes]) -> Iterable[Sequence[bytes]]:
+        # In a Cluster the channels of one command must share a slot.
+        size = _AT_ONCE if self._subscribe == "SUBSCRIBE" else 1
+        return (channels[start : start + size] for start in range(0, len(channels), size))
+
+    async def _send(self, *command: bytes | str) -> None:
+        async with self._writing:
+            await self._connection.send_command(*command)
+
+    async def listen(self, heard: Callable[[bytes, bytes], None]) -> None:
+        """Hand over what comes, until the connection is cut or does not answer."""
+        asked = False
+        while True:
+            try:
+                reply = await self._connection.read_response(timeout=self._seconds / 2, push_request=True)
+            except (TimeoutError, redis_errors.TimeoutError):
+                if asked:
+                    raise _Cut("the server does not answer") from None
+                await self._send("PING")
+                asked = True
+                continue
+            asked = False
+            if isinstance(reply, Exception):
+                raise reply
+            kind = reply[0] if isinstance(reply, list) else reply
+            if kind in (b"message", b"smessage"):
+                heard(reply[1], reply[2])
+            elif kind in (b"subscribe", b"ssubscribe"):
+                self.channels.add(reply[1])
+                waiting = self._asked.pop(reply[1], None)
+                if waiting is not None and not waiting.done():
+                    waiting.set_result(None)
+            elif kind == b"sunsubscribe" and reply[1] in self.channels:
+                raise _Cut("a slot has moved")  # the server took it away: not what we asked for
+
+
+class RedisBackplane:
+    """`url`: see `postroom.redis_link`."""
+
+    traits = Traits(max_payload_bytes=64 * 1024 * 1024, keeps_order_across_reconnect=True, survives_restart=False)
+
+    def __init__(self, url: str) -> None:
+        self._url = parse_url(url)
+        self._client: Any = None
+        self._cluster = self._url.kind == "cluster"
+        self._prefix = f"{self._url.options.prefix}:"
+        self._wanted: dict[Subject, bytes] = {}
+        self._lines: dict[str, _Line] = {}
+        self._ready = asyncio.Event()
+        self._cut = asyncio.Event()
+
+    async def run(self, received: Callable[[Subject, bytes], None], interrupted: Callable[[], None]) -> None:
+        """Receive until cancelled."""
+        start = len(self._prefix.encode())
+
+        def heard(channel: bytes, payload: bytes) -> None:
+            received(Subject(channel[start:].decode()), payload)
+
+        pause, again = _FIRST_PAUSE, False
+        self._client = connect(self._url)
+        try:
+            while True:
+                try:
+                    async with asyncio.TaskGroup() as lines:
+                        await self._open(lines, heard)
+                        if again:
+                            _log.warning("the backplane is back")
+                            interrupted()
+                        pause, again = _FIRST_PAUSE, True
+                        self._ready.set()
+                        await self._cut.wait()
+                        raise _Cut("it was asked for")
+                except* (_Cut, OSError, TimeoutError, redis_errors.RedisError) as group:
+                    _log.warning("the backplane is cut off; trying again", reason=_reason(group))
+                finally:
+                    self._ready.clear()
+                    self._cut.clear()
+                    await self._close()
+                await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+                pause = min(pause * 2, _LONGEST_PAUSE)
+        finally:
+            await self._client.aclose()
+
+    async def subscribe(self, subjects: Sequence[Subject]) -> None:
+        """Return once these are in force. Raises BackplaneUnavailable."""
+        for subject in subjects:
+            self._wanted[subject] = self._channel(subject)
+        seconds = self._url.options.timeout
+        try:
+            async with asyncio.timeout(seconds):
+                await self._ready.wait()
+                await self._put(subjects)
+        except (OSError, redis_errors.RedisError, asyncio.CancelledError) as error:
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise
+            raise BackplaneUnavailable(f"the subscriptions are not in force: {_reason(error)}") from error
+
+    async def unsubscribe(self, subjects: Sequence[Subject]) -> None:
+        """These are no longer wanted."""
+        gone = [channel for subject in subjects if (channel := self._wanted.pop(subject, None)) is not None]
+        for line in self._lines.values():
+            with contextlib.suppress(OSError, redis_errors.RedisError):  # then all are gone
+                if mine := [channel for channel in gone if channel in line.channels]:
+                    await line.remove(mine)
+
+    async def publish(self, batch: Sequence[tuple[Subject, bytes]]) -> None:
+        """Send each payload to whoever is subscribed. Raises BackplaneUnavailable."""
+        if self._client is None:
+            raise BackplaneUnavailable("the backplane is not connected yet")
+        try:
+            with translated():
+                if self._cluster:
+                    await self._publish_sharded(batch)
+                elif len(batch) == 1:
+                    ((subject, payload),) = batch
+                    await self._client.execute_command("PUBLISH", self._channel(subject), payload)
+                else:
+                    pipeline = self._client.pipeline(transaction=False)
+                    for subject, payload in batch:
+                        pipeline.execute_command("PUBLISH", self._channel(subject), payload)
+                    await pipeline.execute()
+        except StoreUnavailable as error:
+            raise BackplaneUnavailable(str(error)) from error
+
+    async def reconnect(self) -> None:
+        """Build the listening connections up again."""
+        self._cut.set()
+
+    # ── connections ───────────────────────────────────────────────────────────────────────────────────
+
+    async def _open(self, lines: asyncio.TaskGroup, heard: Callable[[bytes, bytes], None]) -> None:
+        options = self._url.options
+        for name, connection in await self._connections():
+            line = self._lines[name] = _Line(
+                connection, "SSUBSCRIBE" if self._cluster else "SUBSCRIBE", options.timeout
+            )
+            await line.open()
+            lines.create_task(line.listen(heard))
+        async with asyncio.timeout(options.timeout + len(self._wanted) / 10_000):
+            await self._put([*self._wanted])
+
+    async def _connections(self) -> list[tuple[str, Any]]:
+        if not self._cluster:
+            return [("", self._client.connection_pool.make_connection())]
+        await self._client.initialize()
+        await self._client.nodes_manager.initialize()
+        return [(node.name, node.connection_class(**node.connection_kwargs)) for node in self._client.get_primaries()]
+
+    async def _put(self, subjects: Sequence[Subject]) -> None:
+        by_line: dict[str, list[bytes]] = {}
+        for subject in subjects:
+            channel = self._channel(subject)
+            name = self._client.get_node_from_key(channel).name if self._cluster else ""
+            by_line.setdefault(name, []).append(channel)
+        for name, channels in by_line.items():
+            line = self._lines.get(name)
+            if line is None:
+                self._cut.set()
+                raise redis_errors.ConnectionError("the Cluster has another primary now")
+            await line.add(channels)
+
+    async def _close(self) -> None:
+        lines, self._lines = self._lines, {}
+        for line in lines.values():
+            await line.close()
+        # Connections that publish may be as dead as the one that listened.
+        with contextlib.suppress(Exception):
+            if self._cluster:
+                await self._client.aclose()
+            else:
+                await self._client.connection_pool.disconnect(inuse_connections=False)
+
+    async def _publish_sharded(self, batch: Sequence[tuple[Subject, bytes]]) -> None:
+        by_subject: dict[Subject, list[bytes]] = {}
+        for subject, payload in batch:
+            by_subject.setdefault(subject, []).append(payload)
+        await asyncio.gather(*(self._publish_all(subject, payloads) for subject, payloads in by_subject.items()))
+
+    async def _publish_all(self, subject: Subject, payloads: Sequence[bytes]) -> None:
+        for payload in payloads:
+            await self._client.execute_command("SPUBLISH", self._channel(subject), payload)
+
+    def _channel(self, subject: Subject) -> bytes:
+        channel = self._wanted.get(subject)
+        return channel if channel is not None else f"{self._prefix}{subject}".encode()
+
+
+def _reason(error: BaseException) -> str:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return str(error) or type(error).__name__

@@ -1,0 +1,177 @@
+"""Keeps the node's subjects and directory entries equal to who and what is here."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Collection, Sequence
+from typing import Final
+
+import structlog
+
+from postroom.backplane.base import Backplane, Subject
+from postroom.directory import Directory
+from postroom.errors import BackplaneUnavailable, StoreUnavailable
+from postroom.identity import UserName
+from postroom.peering import Peering
+from postroom.scheme import Scheme
+
+_log = structlog.get_logger("postroom.interest")
+
+_RETRY_SECONDS: Final = 0.3
+_AT_ONCE: Final = 5_000
+
+
+class Interest:
+    """What this node follows on the backplane, and which users it lists in the directory.
+
+    Derived from `users` (who has a session here) and from the topics that are entered; brought about in batches,
+    again until it succeeds. Each method that adds something returns a future that is done once it is in force, or
+    None where it is already.
+    """
+
+    def __init__(
+        self,
+        backplane: Backplane,
+        directory: Directory,
+        scheme: Scheme,
+        peering: Peering,
+        users: Collection[UserName],
+    ) -> None:
+        self._backplane = backplane
+        self._directory = directory
+        self._scheme = scheme
+        self._peering = peering
+        self._users = users
+        self._wanted: Counter[Subject] = Counter()
+        self._in_force: set[Subject] = set()
+        self._entered: set[UserName] = set()
+        self._subjects: dict[Subject, None] = {}
+        self._moved: dict[UserName, None] = {}
+        self._waiting: dict[Subject | tuple[UserName], asyncio.Future[None]] = {}
+        self._wake = asyncio.Event()
+
+    @property
+    def subjects(self) -> set[Subject]:
+        """What is followed now."""
+        return self._in_force
+
+    # ── what is wanted ────────────────────────────────────────────────────────────────────────────────
+
+    def follow(self, subject: Subject) -> asyncio.Future[None] | None:
+        """One more reason to follow `subject`."""
+        self._wanted[subject] += 1
+        if subject in self._in_force and subject not in self._subjects:
+            return None
+        self._subjects[subject] = None
+        return self._wait(subject)
+
+    def unfollow(self, subject: Subject) -> None:
+        """One reason less."""
+        self._wanted[subject] -= 1
+        if self._wanted[subject] <= 0:
+            del self._wanted[subject]
+            self._subjects[subject] = None
+            self._wake.set()
+
+    def user(self, user: UserName) -> asyncio.Future[None] | None:
+        """Somebody of `user` is here."""
+        if user in self._entered and user not in self._moved:
+            return None
+        self._moved[user] = None
+        return self._wait((user,))
+
+    def user_left(self, user: UserName) -> None:
+        """The user's last session here is gone."""
+        self._moved[user] = None
+        self._wake.set()
+
+    def rejoined(self) -> None:
+        """This node has a new incarnation: what its older one entered counts for nothing."""
+        self._entered.clear()
+        self._moved.update(dict.fromkeys(self._users))
+        self._wake.set()
+
+    def _wait(self, key: Subject | tuple[UserName]) -> asyncio.Future[None]:
+        self._wake.set()
+        waiting = self._waiting.get(key)
+        if waiting is None or waiting.done():
+            waiting = self._waiting[key] = asyncio.get_running_loop().create_future()
+        return waiting
+
+    # ── bringing it about ─────────────────────────────────────────────────────────────────────────────
+
+    async def run(self) -> None:
+        """Bring about what is wanted, for as long as the node lives."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._subjects or self._moved:
+                if not await self._step():
+                    await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _step(self) -> bool:
+        moved = list(self._moved)[:_AT_ONCE]
+        came = [user for user in moved if user in self._users and user not in self._entered]
+        # A user is found only once its messages will arrive: subjects first.
+        for user in came:
+            for subject in self._scheme.interest(user):
+                self._wanted[subject] = max(1, self._wanted[subject])
+                self._subjects[subject] = None
+        subjects = list(self._subjects)[: 2 * _AT_ONCE]
+        try:
+            await self._follow(subjects)
+            await self._enter(moved)
+        except (BackplaneUnavailable, StoreUnavailable) as error:
+            _log.warning("other nodes cannot be told yet who is here", reason=str(error))
+            return False
+        return True
+
+    async def _follow(self, subjects: Sequence[Subject]) -> None:
+        new = [subject for subject in subjects if subject in self._wanted and subject not in self._in_force]
+        gone = [subject for subject in subjects if subject not in self._wanted and subject in self._in_force]
+        for subject in subjects:
+            self._subjects.pop(subject, None)
+        try:
+            if new:
+                await self._backplane.subscribe(new)
+        except BackplaneUnavailable:
+            self._subjects.update(dict.fromkeys(subjects))
+            raise
+        self._in_force.update(new)
+        for subject in subjects:
+            if subject in self._in_force:
+                self._done(subject)
+        if gone:
+            self._in_force.difference_update(gone)
+            for subject in gone:
+                self._peering.unfollowed(subject)
+            await self._backplane.unsubscribe(gone)
+
+    async def _enter(self, moved: Sequence[UserName]) -> None:
+        for user in moved:
+            self._moved.pop(user, None)
+        came = [user for user in moved if user in self._users and user not in self._entered]
+        left = [user for user in moved if user not in self._users and user in self._entered]
+        lease = self._directory.lease
+        try:
+            if came:
+                await self._directory.enter(came)
+            if left:
+                await self._directory.leave(left)
+        except StoreUnavailable:
+            self._moved.update(dict.fromkeys(moved))
+            raise
+        if lease != self._directory.lease:  # entered as an incarnation that is no more
+            self._moved.update(dict.fromkeys(came))
+            return
+        self._entered.update(came)
+        self._entered.difference_update(left)
+        for user in moved:
+            self._done((user,))
+        for user in left:
+            for subject in self._scheme.interest(user):
+                self.unfollow(subject)
+
+    def _done(self, key: Subject | tuple[UserName]) -> None:
+        waiting = self._waiting.pop(key, None)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(None)
