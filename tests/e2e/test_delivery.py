@@ -516,6 +516,28 @@ async def test_permissions_of_a_channel(make_server: Maker) -> None:
         assert [*eve.inbox] == []
 
 
+@pytest.mark.parametrize(
+    ("headers", "code"),
+    [
+        ({"destination": "/topic//twice"}, "unknown-destination"),
+        ({"destination": "/app/prices"}, "unknown-destination"),
+        ({"destination": "/topic/**", "selector": "price > 1"}, "not-allowed"),
+        ({"destination": "/user/queue/inbox", "selector": "price > 1"}, "not-allowed"),
+    ],
+)
+async def test_after_a_refused_subscription_its_id_is_free(
+    shared_server: Server, headers: dict[str, str], code: str
+) -> None:
+    async with await StompClient.connect(shared_server, "again") as ann:
+        await ann.subscribe("/user/queue/errors", id="errors")
+        for _ in range(3):
+            await ann.command("SUBSCRIBE", {**headers, "id": "mine"}, receipt=False)
+            assert (await ann.message("errors")).headers["code"] == code
+        await ann.subscribe("/topic/again", id="mine")
+        await ann.send("/topic/again", "hello")
+        assert (await ann.message("mine")).text == "hello"
+
+
 async def test_a_client_cannot_set_the_servers_headers(shared_server: Server) -> None:
     async with await StompClient.connect(shared_server, "forger") as ann:
         await ann.subscribe(INBOX)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postroom.stomp import Connect, Connection, Event, Limits, Send, Violation
+from postroom.stomp import Connect, Connection, Event, Limits, Send, Subscribe, Violation
 
 
 def connected(limits: Limits | None = None, version: str = "1.2") -> Connection:
@@ -45,6 +45,19 @@ def test_a_committed_transaction_makes_room() -> None:
         made.receive(b"BEGIN\ntransaction:t\n\n\x00" + in_transaction(b"", b"x" * 100) * 10)
         (event,) = made.receive(b"COMMIT\ntransaction:t\n\n\x00")
         assert not isinstance(event, Violation)
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.2"])
+def test_the_id_of_a_subscription_that_was_refused_may_be_used_again(version: str) -> None:
+    made = connected(version=version)
+    subscribe = b"SUBSCRIBE\ndestination:/queue/a\n" + (b"" if version == "1.0" else b"id:1\n") + b"\n\x00"
+    for _ in range(3):
+        (event,) = made.receive(subscribe)
+        assert isinstance(event, Subscribe)
+        made.forget(event.id)
+    made.receive(subscribe)
+    (event,) = made.receive(subscribe)
+    assert isinstance(event, Violation)
 
 
 @pytest.mark.parametrize(
