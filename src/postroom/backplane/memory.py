@@ -22,11 +22,13 @@ class MemoryBackplane:
         self._subjects: set[Subject] = set()
         self._waiting: deque[tuple[Subject, bytes]] = deque()
         self._wake = asyncio.Event()
+        self._running = asyncio.Event()
 
     async def run(self, received: Callable[[Subject, bytes], None], interrupted: Callable[[], None]) -> None:
         """Receive until cancelled."""
         mesh = self._meshes.setdefault(self._url, set())
         mesh.add(self)
+        self._running.set()
         try:
             while True:
                 await self._wake.wait()
@@ -34,12 +36,14 @@ class MemoryBackplane:
                 while self._waiting:
                     received(*self._waiting.popleft())
         finally:
+            self._running.clear()
             mesh.discard(self)
             if not mesh:
                 self._meshes.pop(self._url, None)
 
     async def subscribe(self, subjects: Sequence[Subject]) -> None:
-        """In force at once."""
+        """In force as soon as `run` runs."""
+        await self._running.wait()
         self._subjects.update(subjects)
 
     async def unsubscribe(self, subjects: Sequence[Subject]) -> None:

@@ -25,15 +25,16 @@ class Membership:
         return self._alive - {self.own}
 
     def joined(self, own: Lease) -> None:
-        """This node has a new incarnation."""
+        """This node has a new incarnation, the newest of all: also where the directory was lost and counts anew."""
         self.own = own
+        self._newest = own.incarnation
 
     def renewed(self, alive: Iterable[Lease]) -> Sequence[Lease]:
         """A renewal named the live leases: those of the last time that have ended."""
         now = frozenset(alive)
         ended = self._alive - now
         self._alive = now
-        self._newest = max((member.incarnation for member in now), default=self._newest)
+        self._newest = max([self._newest, *(lease.incarnation for lease in now)])
         return sorted(ended - {self.own}, key=lambda lease: lease.incarnation)
 
     def was_cut_off(self, alive: Iterable[Lease]) -> bool:

@@ -1,30 +1,36 @@
 """Counters by peer and subject: how a node notices that something published to it never came."""
 
 from collections.abc import Iterable, Mapping
+from typing import Final
+
+_SERIES: Final = 1 << 32
+"""A counter is the number of its series, times this, and a count from 1."""
 
 
 class Outgoing:
-    """What this node counts on each subject that it publishes to, from 1.
+    """What this node counts on each subject that it publishes to.
 
-    A subject that was idle for two `beat`s is forgotten, and begins again with 1: whoever follows it was told by
+    A subject that was idle for two `beat`s is forgotten, and begins a new series: whoever follows it was told by
     then how far it had come.
     """
 
-    __slots__ = ("_counters", "_idle")
+    __slots__ = ("_beats", "_counters", "_idle")
 
     def __init__(self) -> None:
+        self._beats = 0
         self._counters: dict[str, int] = {}
         self._idle: dict[str, int] = {}
 
     def next(self, subject: str) -> int:
         """The number of the next publish to `subject`."""
-        counter = self._counters.get(subject, 0) + 1
+        counter = (self._counters.get(subject) or self._beats * _SERIES) + 1
         self._counters[subject] = counter
         self._idle[subject] = 0
         return counter
 
     def beat(self) -> dict[str, int]:
         """The counters to name in a heart-beat."""
+        self._beats += 1
         for subject in [subject for subject, idle in self._idle.items() if idle >= 2]:
             del self._counters[subject], self._idle[subject]
         for subject in self._idle:
@@ -43,12 +49,12 @@ class Incoming:
     def heard(self, subject: str, node: str, incarnation: int, counter: int) -> bool:
         """A publish with this number has come. False for the next one, for the first of a series, for an old one."""
         peers = self._heard.setdefault(subject, {})
-        known = peers.get((node, incarnation), 0)
-        if counter == known + 1 or counter == 1:
-            peers[node, incarnation] = counter
+        known = peers.get((node, incarnation), -1)
+        if counter <= known:
             return False
-        peers[node, incarnation] = max(known, counter)
-        return counter > known
+        peers[node, incarnation] = counter
+        first = counter % _SERIES == 1 and counter // _SERIES > known // _SERIES
+        return not first and counter != known + 1
 
     def named(self, node: str, incarnation: int, counters: Mapping[str, int], mine: Iterable[str]) -> list[str]:
         """A heart-beat names how far the peer has come: the subjects, out of `mine`, on which something is missing."""
@@ -58,7 +64,7 @@ class Incoming:
             if counter is None:
                 continue
             peers = self._heard.setdefault(subject, {})
-            if counter > peers.get((node, incarnation), 0):
+            if counter > peers.get((node, incarnation), -1):
                 peers[node, incarnation] = counter
                 missing.append(subject)
         return missing
