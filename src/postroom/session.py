@@ -2,15 +2,19 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Final
 
 from postroom.backplane.base import Subject
 from postroom.delivery.proof import Prober
 from postroom.destination import Pattern
+from postroom.errors import ProtocolViolation
 from postroom.identity import Principal, SessionId
 from postroom.outbox import Outbox
 from postroom.store.base import SHARED
 from postroom.subscription import Follower, Subscription
+
+_MAX_DEVICE: Final = 64
 
 
 class Entry:
@@ -140,3 +144,13 @@ class Session:
             and entry.subscription.ack == "auto"
             and (last := follower.window.last)
         ]
+
+
+def device_of(headers: Mapping[str, str]) -> str | None:
+    """The device that a CONNECT frame names. Raises ProtocolViolation."""
+    device = headers.get("device")
+    if device is None:
+        return None
+    if not 0 < len(device) <= _MAX_DEVICE or not device.isprintable():
+        raise ProtocolViolation(f"a device name has 1 to {_MAX_DEVICE} printable characters")
+    return device

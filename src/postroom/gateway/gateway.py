@@ -19,42 +19,21 @@ from postroom.errors import (
     Refused,
     StoreUnavailable,
 )
-from postroom.gateway import subscribing
+from postroom.gateway import proving, subscribing
 from postroom.gateway.desk import Desk
+from postroom.gateway.sending import RESERVED, Pending, Transaction, finish
+from postroom.gateway.watch import Late, Watch
 from postroom.identity import Principal, SessionId
 from postroom.message import Message
 from postroom.outbox import Outbox
 from postroom.router import Route
-from postroom.session import Receipts, Session, Ticket
+from postroom.session import Receipts, Session, Ticket, device_of
 from postroom.store.base import Appended
-from postroom.subscription import Follower
 from postroom.transport.base import Handshake, Transport
 from postroom.wheel import TICK_SECONDS
 
 _log = structlog.get_logger("postroom.gateway")
 
-_RESERVED: Final = frozenset(
-    {
-        "ack",
-        "epoch",
-        "message-id",
-        "offset",
-        "previous",
-        "recovered",
-        "redelivered",
-        "sender",
-        "skipped",
-        "subscription",
-        "timestamp",
-        "user-name",
-    }
-)
-"""Headers that are the server's to set: a client's own are dropped."""
-
-_SILENCE_FACTOR: Final = 3
-"""A client is gone after this many of its heart-beat intervals without a sign, as in Spring's broker."""
-
-_MAX_DEVICE: Final = 64
 _VISIBLE_SECONDS: Final = 3.0
 _NORMAL, _POLICY, _PROTOCOL, _INTERNAL = 1000, 1008, 1002, 1011
 
@@ -72,11 +51,8 @@ class Gateway:
         "_desk",
         "_frames",
         "_handshake",
-        "_heard",
         "_held",
-        "_last_heard",
         "_most_in_a_tick",
-        "_opened",
         "_paused",
         "_pongs",
         "_rate_from",
@@ -84,7 +60,7 @@ class Gateway:
         "_session",
         "_stomp",
         "_transport",
-        "_written",
+        "_watch",
         "outbox",
         "slot",
     )
@@ -108,18 +84,16 @@ class Gateway:
         self._closed = False
         self._frames = 0
         self._pongs = 0
-        self._heard = 0
-        self._written = -1
         self._most_in_a_tick = int(limits.frames_per_second * TICK_SECONDS)
         self._rate_second = 0.0
         self._rate_from = 0
-        self._opened = self._last_heard = desk.wheel.now
+        self._watch = Watch(desk.wheel.now)
         self.slot = 0
         desk.open.add(self)
         self._address = handshake.peer_address
         desk.addresses[self._address] += 1
         desk.metrics.connections_accepted += 1
-        desk.wheel.add(self, self._opened + limits.connect_seconds)
+        desk.wheel.add(self, desk.wheel.now + limits.connect_seconds)
 
     # ── what the transport tells ──────────────────────────────────────────────────────────────────────
 
@@ -135,7 +109,7 @@ class Gateway:
             self._too_fast()
         session = self._session
         if session is not None and session.prober is not None and session.prober.waits_for_frames:
-            self._prove(session.prober.frames(self._frames))
+            proving.prove(self._desk, session.prober.frames(self._frames))
         for event in self._stomp.receive(data):
             if self._held is not None:
                 self._held.append(event)
@@ -148,14 +122,9 @@ class Gateway:
         session = self._session
         if session is None or session.prober is None:
             return
-        direct: list[tuple[Follower, int]] = []
-        for follower, through in session.prober.answered(token):
-            if follower.proof_handled:
-                session.prober.wait_for_frames(follower, through, self._frames)
-            else:
-                direct.append((follower, through))
-        self._prove(direct)
-        self._probe()
+        proving.answered(self._desk, session.prober, token, frames=self._frames)
+        if not self._closed:
+            proving.ask(session, self._transport, frames=self._frames, now=self._desk.wheel.now)
 
     def writable(self) -> None:
         """The transport has drained: write on, and go on with what waits in the logs."""
@@ -202,7 +171,7 @@ class Gateway:
             principal,
             outbox=self.outbox,
             receipts=Receipts(self._send_receipt),
-            device=_device(event.headers),
+            device=device_of(event.headers),
         )
         # Registered before it is answered: whoever sends to this user after CONNECTED finds it.
         self._session = session
@@ -216,7 +185,7 @@ class Gateway:
     def _welcome(self, session: Session) -> None:
         self._put(self._stomp.connected(session.id, session.principal.name))
         wheel = self._desk.wheel
-        self._last_heard = wheel.now
+        self._watch.last_heard = wheel.now
         due = self.check(wheel.now)
         if due is not None:
             wheel.add(self, due)
@@ -227,7 +196,7 @@ class Gateway:
         if not self._closed:
             self._welcome(session)
 
-    def _send(self, event: stomp.Send, commit: "_Commit | None" = None) -> None:
+    def _send(self, event: stomp.Send, transaction: Transaction | None = None) -> None:
         desk, session = self._desk, self._session
         assert session is not None
         desk.metrics.received += 1
@@ -235,8 +204,8 @@ class Gateway:
         if not route.open:
             self._permit(route, event)
         headers = event.headers
-        if not _RESERVED.isdisjoint(headers):
-            headers = {name: value for name, value in headers.items() if name not in _RESERVED}
+        if not RESERVED.isdisjoint(headers):
+            headers = {name: value for name, value in headers.items() if name not in RESERVED}
         user = session.principal.name
         if route.log is None:
             if type(route.destination) is AppPath:
@@ -250,7 +219,7 @@ class Gateway:
             return
         headers["sender"] = user
         message = Message(route.destination, user, headers, event.body)
-        pending = _Pending(self, event, session.receipts.hold(event.receipt), commit)
+        pending = Pending(self, event, session.receipts.hold(event.receipt), transaction)
         desk.router.route(route, message, pending, key=headers.get("idempotency-key"))
         if len(session.receipts) > desk.limits.pending_appends:
             self._pause()
@@ -267,36 +236,21 @@ class Gateway:
                 session.receipts.give(event.receipt)
             return
         ticket = session.receipts.hold(event.receipt)
-        self._hold(self._await_handler(running, event, ticket))
-
-    async def _await_handler(self, running: Awaitable[None], event: stomp.Send, ticket: Ticket) -> None:
-        try:
-            await running
-        except Refused as error:
-            ticket.refuse()
-            self._refuse(error, event)
-        except Exception:
-            _log.exception("a handler failed", session=self._name, destination=event.destination)
-            ticket.refuse()
-            self._refuse(Refused("the application failed to handle this message"), event)
-        else:
-            ticket.settle()
+        self._hold(finish(running, event, ticket, self._refuse, session=self._name))
 
     def _commit(self, event: stomp.Commit) -> None:
         session = self._present()
         for part in event.events:
             if isinstance(part, stomp.Send):
-                self._permit(
-                    self._desk.router.resolve(part.destination), part
-                )  # all or nothing: refused before the first is sent
-        commit = _Commit()
+                # All or nothing: refused before the first is sent.
+                self._permit(self._desk.router.resolve(part.destination), part)
+        transaction = Transaction()
         for part in event.events:
             if isinstance(part, stomp.Send):
-                self._send(part, commit)
+                self._send(part, transaction)
             else:
                 subscribing.acknowledge(self._desk, session, part)
-        commit.ticket = session.receipts.hold(event.receipt)
-        commit.settle()
+        transaction.committed(session.receipts.hold(event.receipt))
 
     def _subscribe(self, event: stomp.Subscribe) -> None:
         session = self._present()
@@ -393,93 +347,49 @@ class Gateway:
         if self._paused and self._session is not None and len(self._session.receipts) <= room:
             self._resume()
 
-    # ── proof of receipt ──────────────────────────────────────────────────────────────────────────────
-
     def _flushed(self) -> None:
         """What was put is written: ask for proof of it, and go on with what waits in the logs."""
-        if self._session is not None:
-            for entry in self._session.entries.values():
-                if entry.follower is not None and entry.follower.tail.behind:
-                    self._desk.mailbox.resume(entry.follower)
-        self._probe()
-
-    def _probe(self) -> None:
         session = self._session
-        if session is None or self._closed:
+        if session is None:
             return
-        if session.prober is None:
-            session.prober = subscribing.new_prober()
-        prober = session.prober
-        if prober.outstanding is not None:
-            return
-        marks = session.unproven()
-        if not marks:
-            return
-        if not self._transport.probe(prober.begin(marks, self._desk.wheel.now)):
-            prober.outstanding = None
-            for follower, through in marks:
-                prober.wait_for_frames(follower, through, self._frames)
-
-    def _prove(self, marks: list[tuple[Follower, int]]) -> None:
-        for follower, through in marks:
-            proven = follower.window.prove(through)
-            if proven is not None:
-                self._desk.mailbox.confirm(follower, proven)
+        for entry in session.entries.values():
+            if entry.follower is not None and entry.follower.tail.behind:
+                self._desk.mailbox.resume(entry.follower)
+        if not self._closed:
+            proving.ask(session, self._transport, frames=self._frames, now=self._desk.wheel.now)
 
     # ── time ──────────────────────────────────────────────────────────────────────────────────────────
 
     def check(self, now: float) -> float | None:
-        """Look at the deadlines: CONNECT, heart-beats both ways, probes, credentials."""
-        desk, session = self._desk, self._session
+        """Look at the deadlines: CONNECT, credentials, probes, heart-beats both ways."""
         if self._closed:
             return None
+        try:
+            return self._check(now)
+        except Late as late:
+            self.fail(str(late), code=_POLICY)
+            return None
+
+    def _check(self, now: float) -> float | None:
+        desk, session, watch = self._desk, self._session, self._watch
         if session is None:
-            if now - self._opened >= desk.limits.connect_seconds:
-                self.fail(f"no CONNECT within {desk.limits.connect_seconds:g} s", code=_POLICY)
-                return None
-            return self._opened + desk.limits.connect_seconds
+            return watch.connect(now, desk.limits.connect_seconds)
         if self._paused and len(session.receipts) <= desk.limits.pending_appends >> 1:
             self._resume()
-        if self._frames + self._pongs != self._heard:
-            self._heard, self._last_heard = self._frames + self._pongs, now
-        expires = session.principal.expires_at
-        if expires is not None and desk.clock.wall() >= expires:
-            self.fail("your credentials have expired", code=_POLICY)
+        watch.heard(now, self._frames + self._pongs)
+        expiry = watch.credentials(now, session.principal.expires_at, desk.clock.wall())
+        proof = proving.check(session, self._transport, desk.limits, last_heard=watch.last_heard, now=now)
+        if proof is None:
+            _log.info("a client does not answer", session=self._name, seconds=desk.limits.probe_seconds)
+            self._abort()
             return None
-        dues = [self._check_probe(session, now)]
         send_ms, receive_ms = self._stomp.heart_beat
-        if receive_ms:
-            silence = receive_ms / 1000 * _SILENCE_FACTOR
-            if now - self._last_heard >= silence:
-                self.fail(f"nothing heard from you for {silence:g} s", code=_POLICY)
-                return None
-            dues.append(self._last_heard + silence)
-        if send_ms:
-            if self.outbox.writes == self._written:
-                self._put(b"\n")
-            self._written = self.outbox.writes
-            dues.append(now + send_ms / 2000)
-        if expires is not None:
-            dues.append(now + max(0.0, expires - desk.clock.wall()))
-        return min(dues)
-
-    def _check_probe(self, session: Session, now: float) -> float:
-        limits = self._desk.limits
-        prober = session.prober
-        if prober is not None and prober.outstanding is not None:
-            if now - prober.since >= limits.probe_seconds:
-                _log.info("a client does not answer", session=self._name, seconds=limits.probe_seconds)
-                self._abort()
-            return prober.since + limits.probe_seconds
-        if now - self._last_heard >= limits.idle_probe_seconds:
-            # Nobody promised heart-beats: a probe tells whether there is still somebody.
-            if session.prober is None:
-                session.prober = subscribing.new_prober()
-            if not self._transport.probe(session.prober.begin([], now)):
-                session.prober.outstanding = None
-                return now + limits.idle_probe_seconds
-            return now + limits.probe_seconds
-        return self._last_heard + limits.idle_probe_seconds
+        due = min(expiry, proof, watch.silence(now, receive_ms))
+        if not send_ms:
+            return due
+        if watch.quiet(self.outbox.writes):
+            self._put(b"\n")
+        return min(due, now + send_ms / 2000)
 
     # ── what the client is told ───────────────────────────────────────────────────────────────────────
 
@@ -582,57 +492,6 @@ class Gateway:
         stomp.Disconnect: _disconnect,
         stomp.Violation: _violation,
     }
-
-
-class _Pending:
-    """A durable SEND on its way to the store."""
-
-    __slots__ = ("_commit", "_event", "_gateway", "_ticket")
-
-    def __init__(self, gateway: Gateway, event: stomp.Send, ticket: Ticket, commit: "_Commit | None") -> None:
-        self._gateway = gateway
-        self._event = event
-        self._ticket = ticket
-        self._commit = commit
-        if commit is not None:
-            commit.open += 1
-
-    def __call__(self, outcome: Appended | PostroomError) -> None:
-        self._gateway.settled(self._ticket, self._event, outcome)
-        if self._commit is not None:
-            self._commit.part(outcome)
-
-
-class _Commit:
-    """A transaction whose SENDs are being stored: its receipt leaves when all of them are."""
-
-    __slots__ = ("failed", "open", "ticket")
-
-    def __init__(self) -> None:
-        self.open = 0
-        self.failed = False
-        self.ticket: Ticket | None = None
-
-    def part(self, outcome: Appended | PostroomError) -> None:
-        self.open -= 1
-        self.failed = self.failed or not isinstance(outcome, Appended)
-        self.settle()
-
-    def settle(self) -> None:
-        if self.ticket is not None and self.open == 0:
-            if self.failed:
-                self.ticket.refuse()
-            else:
-                self.ticket.settle()
-
-
-def _device(headers: Mapping[str, str]) -> str | None:
-    device = headers.get("device")
-    if device is None:
-        return None
-    if not 0 < len(device) <= _MAX_DEVICE or not device.isprintable():
-        raise ProtocolViolation(f"a device name has 1 to {_MAX_DEVICE} printable characters")
-    return device
 
 
 def _ignore(outcome: object) -> None:

@@ -7,7 +7,6 @@ import msgspec
 
 from postroom import stomp
 from postroom.channel import ERRORS_NAME, Channel
-from postroom.delivery.proof import Prober
 from postroom.delivery.window import Proven, Window
 from postroom.destination import AppPath, Destination, Pattern, UserQueue
 from postroom.errors import NotAllowed, PostroomError, UnknownDestination
@@ -148,11 +147,6 @@ def leave(desk: "Desk", entry: Entry) -> None:
         desk.hub.remove(entry.key, entry.subscription)
     if desk.interest is not None and entry.followed is not None:
         desk.interest.unfollow(entry.followed)
-
-
-def new_prober() -> Prober[Follower]:
-    """The probes of one connection."""
-    return Prober()
 
 
 # ── acknowledgements ──────────────────────────────────────────────────────────────────────────────────────

@@ -1,0 +1,66 @@
+"""Proof of receipt without the client's help: probes are sent, their answers move cursors."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from postroom.delivery.proof import Prober
+from postroom.session import Session
+from postroom.subscription import Follower
+from postroom.transport.base import Transport
+
+if TYPE_CHECKING:
+    from postroom.gateway.desk import Desk, Limits
+
+
+def ask(session: Session, transport: Transport, *, frames: int, now: float) -> None:
+    """Ask for proof of what was written, unless nothing needs it or a probe is outstanding.
+
+    `frames` is how many the client has sent so far: over a pipe without probes two more count as proof.
+    """
+    prober = session.prober
+    if prober is None:
+        prober = session.prober = Prober()
+    if prober.outstanding is not None:
+        return
+    marks = session.unproven()
+    if not marks:
+        return
+    if not transport.probe(prober.begin(marks, now)):
+        prober.outstanding = None
+        for follower, through in marks:
+            prober.wait_for_frames(follower, through, frames)
+
+
+def answered(desk: "Desk", prober: Prober[Follower], token: bytes, *, frames: int) -> None:
+    """The client answered a probe: that proves receipt; of what must be handled, two further frames do."""
+    direct: list[tuple[Follower, int]] = []
+    for follower, through in prober.answered(token):
+        if follower.proof_handled:
+            prober.wait_for_frames(follower, through, frames)
+        else:
+            direct.append((follower, through))
+    prove(desk, direct)
+
+
+def prove(desk: "Desk", marks: Sequence[tuple[Follower, int]]) -> None:
+    """Each follower's client has all up to the offset beside it."""
+    for follower, through in marks:
+        proven = follower.window.prove(through)
+        if proven is not None:
+            desk.mailbox.confirm(follower, proven)
+
+
+def check(session: Session, transport: Transport, limits: "Limits", *, last_heard: float, now: float) -> float | None:
+    """When to look again; None where a probe was not answered in time. One who is silent for long is probed."""
+    prober = session.prober
+    if prober is not None and prober.outstanding is not None:
+        return None if now - prober.since >= limits.probe_seconds else prober.since + limits.probe_seconds
+    if now - last_heard < limits.idle_probe_seconds:
+        return last_heard + limits.idle_probe_seconds
+    # Nobody promised heart-beats: a probe tells whether there is still somebody.
+    if prober is None:
+        prober = session.prober = Prober()
+    if transport.probe(prober.begin([], now)):
+        return now + limits.probe_seconds
+    prober.outstanding = None
+    return now + limits.idle_probe_seconds
