@@ -1,7 +1,6 @@
 """Which live nodes hold sessions of a user: this node's lease, its entries, and what it asks."""
 
 import asyncio
-import contextlib
 import random
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
@@ -78,10 +77,9 @@ class Directory:
                 _log.warning("the lease could not be renewed", reason=str(error))
 
     async def retire(self) -> None:
-        """Give the lease up: the node goes."""
+        """Give the lease up: the node goes. Raises StoreUnavailable."""
         if self.lease is not None:
-            with contextlib.suppress(StoreUnavailable):
-                await self._store.retire(self.lease)
+            await self._store.retire(self.lease)
 
     async def _renew(self) -> None:
         lease = self.lease

@@ -90,6 +90,13 @@ class Interest:
         self._moved.update(dict.fromkeys(self._users))
         self._wake.set()
 
+    async def withdraw(self) -> None:
+        """The node goes: nobody is here any more. Raises StoreUnavailable."""
+        users = list(self._entered)
+        self._entered.clear()
+        for start in range(0, len(users), _AT_ONCE):
+            await self._directory.leave(users[start : start + _AT_ONCE])
+
     def _wait(self, key: Subject | tuple[UserName]) -> asyncio.Future[None]:
         self._wake.set()
         waiting = self._waiting.get(key)

@@ -1,6 +1,7 @@
 """What makes a node one of a cluster: membership, routing, interest, and the comparison of logs."""
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final
@@ -114,7 +115,9 @@ class Mesh:
     async def leave(self) -> None:
         """Say goodbye: nobody is here any more."""
         await self._peering.flush()
-        await self.directory.retire()
+        with contextlib.suppress(StoreUnavailable):  # then the lease ends by itself
+            await self.interest.withdraw()
+            await self.directory.retire()
 
     def reasons_not_ready(self) -> list[str]:
         """Why this node should get no new clients."""

@@ -9,6 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -25,14 +26,21 @@ def free_port() -> int:
 
 
 class Server:
-    """One `postroom serve --dev` over a SQLite store in `folder`; killed, restarted and looked at."""
+    """One `postroom serve --dev`; killed, restarted and looked at.
 
-    def __init__(self, folder: Path, *, config: str = "", application: str = "") -> None:
+    Its store is a SQLite file in `folder`, unless `store` names another; `options` go to the command line.
+    """
+
+    def __init__(
+        self, folder: Path, *, config: str = "", application: str = "", store: str = "", options: Sequence[str] = ()
+    ) -> None:
         self.folder = folder
         self.port = free_port()
         self.log = folder / "server.log"
         self._config = config
         self._application = application
+        self._store = store or f"sqlite:///{folder}/x.db"
+        self._options = options
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -55,12 +63,16 @@ class Server:
 
     def start(self) -> None:
         """Start it, and return once it answers."""
+        self.launch()
+        self.wait_until_healthy()
+
+    def launch(self) -> None:
+        """Start it."""
         assert self._process is None or self._process.poll() is not None, "the server runs"
         command = [sys.executable, "-m", "postroom", "serve"]
         if self._application:
             command.append(self._application)
-        store = f"sqlite:///{self.folder}/x.db"
-        command += ["--dev", "--host", "127.0.0.1", "--port", str(self.port), "--store", store]
+        command += ["--dev", "--host", "127.0.0.1", "--port", str(self.port), "--store", self._store, *self._options]
         if self._config:
             settings = self.folder / "postroom.toml"
             settings.write_text(self._config, encoding="utf-8")
@@ -71,10 +83,13 @@ class Server:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, cwd=self.folder
             )
+
+    def wait_until_healthy(self) -> None:
+        """Return once it answers."""
         end = time.monotonic() + 2 * DEADLINE
         while not self.healthy():
-            if self._process.poll() is not None:
-                raise AssertionError(f"the server ended with {self._process.returncode}:\n{self.output()}")
+            if self.process.poll() is not None:
+                raise AssertionError(f"the server ended with {self.process.returncode}:\n{self.output()}")
             if time.monotonic() > end:
                 self.kill()
                 raise AssertionError(f"the server does not answer:\n{self.output()}")
