@@ -10,9 +10,15 @@ from tests.support.frames import Frame, decode, encode
 from tests.support.raw import BINARY, CLOSE, PING, TEXT, RawWebSocket, frame, handshake
 from tests.support.server import Server
 
+from postroom.auth.cookie import CookieAuthenticator
+from postroom.identity import UserName
+
 pytestmark = pytest.mark.fault
 
-CONFIG = """
+SECRET = "0123456789abcdef" * 2
+CONFIG = f"""
+[auth.cookie]
+secret = "{SECRET}"
 [limits]
 connect-seconds = 0.5
 request-seconds = 0.5
@@ -319,6 +325,19 @@ async def test_a_foreign_origin_is_refused(target: Server, origin: str, path: st
 async def test_its_own_origin_is_let_in(target: Server) -> None:
     pipe = await RawWebSocket.open(target.port, headers={"Origin": f"http://127.0.0.1:{target.port}"})
     await pipe.close()
+
+
+async def test_a_cookie_alone_lets_no_client_in(target: Server) -> None:
+    """A browser adds it to what any page asks for; only with the Origin is it known which page that was."""
+    cookie = f"postroom={CookieAuthenticator(SECRET).issue(UserName('anna'))}"
+    async with StompClient(await RawWebSocket.open(target.port, headers={"Cookie": cookie})) as bare:
+        await bare.raw(CONNECT)
+        assert "Origin" in (await bare.error()).headers["message"]
+    headers = {"Cookie": cookie, "Origin": f"http://127.0.0.1:{target.port}"}
+    async with StompClient(await RawWebSocket.open(target.port, headers=headers)) as page:
+        await page.raw(CONNECT)
+        connected = await page.frame(lambda frame: frame.command in ("CONNECTED", "ERROR"))
+        assert connected.headers.get("user-name") == "anna"
 
 
 JUNK: dict[str, tuple[bytes, tuple[bytes, ...]]] = {

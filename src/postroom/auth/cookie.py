@@ -7,7 +7,7 @@ from typing import Final
 from itsdangerous import BadData, URLSafeTimedSerializer
 
 from postroom.auth.base import principal_of
-from postroom.errors import ConfigurationError
+from postroom.errors import AuthenticationFailed, ConfigurationError
 from postroom.identity import Principal, UserName
 from postroom.transport.base import Handshake
 
@@ -19,7 +19,9 @@ _NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 class CookieAuthenticator:
     """Believes cookies that were signed with `secret` (32 characters or more) no longer than `max_age_seconds` ago.
 
-    A cookie that is forged or too old names nobody: a browser sends what it has, and its user may log in again.
+    A cookie that is forged or too old names nobody: a browser sends what it has, and its user may log in again. One
+    counts only where the handshake has an Origin, which was checked: a browser adds the cookie to whatever page asks,
+    so that the page must be known. Browsers always send it; tokens and other credentials need none.
     """
 
     name = "cookie"
@@ -45,11 +47,15 @@ class CookieAuthenticator:
         return principal.name if principal is not None else None
 
     def at_handshake(self, handshake: Handshake) -> Principal | None:
-        """The cookie of the request."""
-        return self._principal(handshake.headers.get("cookie", ""))
+        """The cookie of the request; nobody where the request does not say which page it comes from."""
+        return self._principal(handshake.headers.get("cookie", "")) if _names_page(handshake) else None
 
     def at_connect(self, handshake: Handshake, headers: Mapping[str, str]) -> Principal | None:
-        """Nobody: a cookie comes with the handshake."""
+        """Nobody: a cookie comes with the handshake. Whom it would let in but for the Origin is told so."""
+        if not _names_page(handshake) and self._principal(handshake.headers.get("cookie", "")) is not None:
+            raise AuthenticationFailed(
+                "a session cookie needs an Origin header beside it: send that of the page, or use a token"
+            )
         return None
 
     def _principal(self, cookies: str) -> Principal | None:
@@ -69,3 +75,8 @@ class CookieAuthenticator:
             name, equals, value = part.strip().partition("=")
             if equals and name.strip() == self.cookie_name:
                 yield value.strip().strip('"')
+
+
+def _names_page(handshake: Handshake) -> bool:
+    # `null` is what sandboxed frames and local files are called: any page can make one.
+    return handshake.headers.get("origin", "null") != "null"

@@ -28,6 +28,7 @@ from postroom.identity import UserName
 from postroom.transport.base import Handshake
 
 NOW = SystemClock().wall()
+PAGE = "https://chat.example"
 SECRET = "0123456789abcdef" * 4
 RSA = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 EC = ec.generate_private_key(ec.SECP256R1())
@@ -275,7 +276,7 @@ def test_a_cookie_that_cannot_work_is_refused_at_start(options: dict[str, Any]) 
 def test_a_cookie_names_whom_it_was_issued_to() -> None:
     who = CookieAuthenticator(SECRET)
     cookie = f"other=1; postroom={who.issue(UserName('Zoë'))}"
-    principal = who.at_handshake(handshake(cookie=cookie))
+    principal = who.at_handshake(handshake(cookie=cookie, origin=PAGE))
     assert principal is not None
     assert principal.name == "Zoë"
     assert who.read(cookie) == "Zoë"
@@ -285,9 +286,30 @@ def test_a_forged_or_old_cookie_names_nobody() -> None:
     who = CookieAuthenticator(SECRET)
     forged = CookieAuthenticator("f" * 32).issue(UserName("anna"))
     old = CookieAuthenticator(SECRET, max_age_seconds=-1)
-    assert who.at_handshake(handshake(cookie=f"postroom={forged}")) is None
-    assert old.at_handshake(handshake(cookie=f"postroom={who.issue(UserName('anna'))}")) is None
-    assert who.at_handshake(handshake()) is None
+    assert who.at_handshake(handshake(cookie=f"postroom={forged}", origin=PAGE)) is None
+    assert old.at_handshake(handshake(cookie=f"postroom={who.issue(UserName('anna'))}", origin=PAGE)) is None
+    assert who.at_handshake(handshake(origin=PAGE)) is None
+
+
+@pytest.mark.parametrize("origin", [{}, {"origin": "null"}])
+def test_a_cookie_without_the_page_it_comes_from_is_refused_and_says_why(origin: dict[str, str]) -> None:
+    cookies = CookieAuthenticator(SECRET)
+    shown = handshake(cookie=f"postroom={cookies.issue(UserName('anna'))}", **origin)
+    who = Authentication([cookies, DevAuthenticator()])
+    assert who.at_handshake(shown) is None
+    with pytest.raises(AuthenticationFailed, match="Origin"):
+        who.authenticate(shown, {"login": "bob"})
+
+
+def test_other_credentials_need_no_origin_whatever_cookie_comes_along() -> None:
+    cookies = CookieAuthenticator(SECRET)
+    cookie = f"postroom={cookies.issue(UserName('anna'))}"
+    who = Authentication([hs256(), cookies, HeaderAuthenticator("X-User", ["10.0.0.0/8"])])
+    assert who.authenticate(handshake(cookie=cookie), {"token": token(sub="zoe")}).name == "zoe"
+    assert who.authenticate(handshake("10.1.1.1", cookie=cookie, x_user="bob"), {}).name == "bob"
+    assert who.authenticate(handshake("10.1.1.1", x_user="bob"), {}).name == "bob"
+    forged = Authentication([cookies, DevAuthenticator()])
+    assert forged.authenticate(handshake(cookie="postroom=old.or.forged"), {"login": "bob"}).name == "bob"
 
 
 def test_a_proxys_header_is_believed_from_its_network_only() -> None:
@@ -322,7 +344,7 @@ def test_the_handshake_counts_before_connect_and_nobody_is_refused() -> None:
     cookies = CookieAuthenticator(SECRET)
     who = Authentication([cookies, DevAuthenticator()])
     cookie = f"postroom={cookies.issue(UserName('anna'))}"
-    assert who.authenticate(handshake(cookie=cookie), {"login": "bob"}).name == "anna"
+    assert who.authenticate(handshake(cookie=cookie, origin=PAGE), {"login": "bob"}).name == "anna"
     assert who.authenticate(handshake(), {"login": "bob"}).name == "bob"
     with pytest.raises(AuthenticationFailed, match="needed"):
         Authentication([cookies]).authenticate(handshake(), {"login": "bob"})
