@@ -18,7 +18,12 @@ from postroom.metrics import Metrics
 _log = structlog.get_logger("postroom.peering")
 
 ALL: Final = Subject("all")
-_MAX_PENDING: Final = 64 * 1024 * 1024
+_MAX_PENDING: Final = 16 * 1024 * 1024
+"""How much may wait for the backplane, and so come at once to one that listens: engines cut who is far behind."""
+
+_ENVELOPE: Final = 1024 * 1024
+"""Larger envelopes are split, unless one item alone is larger."""
+
 _MAX_NAMED: Final = 20_000
 _MISSED_CANARIES: Final = 3
 
@@ -137,7 +142,7 @@ class Peering:
         self._metrics.backplane_items_published += sum(map(len, pending.values()))
 
     def _split(self, items: list[bytes]) -> list[list[bytes]]:
-        bound = self._backplane.traits.max_payload_bytes - 256
+        bound = min(_ENVELOPE, self._backplane.traits.max_payload_bytes - 256)
         if sum(map(len, items)) <= bound:
             return [items]
         groups: list[list[bytes]] = [[]]

@@ -104,7 +104,7 @@ class _Line:
 class RedisBackplane:
     """`url`: see `postroom.redis_link`."""
 
-    traits = Traits(max_payload_bytes=64 * 1024 * 1024, keeps_order_across_reconnect=True, survives_restart=False)
+    traits = Traits(max_payload_bytes=16 * 1024 * 1024, keeps_order_across_reconnect=True, survives_restart=False)
 
     def __init__(self, url: str) -> None:
         self._url = parse_url(url)
