@@ -1,5 +1,6 @@
 """Fixtures of all tests. `tests.support` is importable from everywhere below."""
 
+import itertools
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,21 +11,68 @@ _ROOT = Path(__file__).parent.parent
 if str(_ROOT) not in sys.path:
     sys.path.insert(0, str(_ROOT))
 
-from tests.support.server import Server  # noqa: E402  (the path is set above)
+from tests.support.cluster import Nodes  # noqa: E402  (the path is set above)
+from tests.support.server import Server  # noqa: E402
+from tests.support.services import require  # noqa: E402
+from tests.support.valkey import Valkey  # noqa: E402
+
+ONE_NODE = "one-node"
+_names = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    """One Valkey for all tests that do not hurt it: use a prefix of your own (`fresh_url`)."""
+    server = Valkey(tmp_path_factory.mktemp("valkey"))
+    server.start()
+    yield server
+    server.close()
 
 
 @pytest.fixture
-def make_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
-    """Starts a server process with settings of the test's own; all of them end with the test."""
+def fresh_url(valkey: Valkey) -> str:
+    """The shared Valkey, with a prefix that nobody has used."""
+    return f"{valkey.url}?prefix=t{next(_names)}"
+
+
+@pytest.fixture(scope="module")
+def arrangement() -> str:
+    """What `make_server` and its like start: one node, or two with this routing behind nginx."""
+    return ONE_NODE
+
+
+Start = Callable[..., Server]
+
+
+@pytest.fixture(scope="module")
+def _start(arrangement: str, request: pytest.FixtureRequest) -> Start:
+    def start(folder: Path, config: str = "", application: str = "") -> Server:
+        if arrangement == ONE_NODE:
+            server = Server(folder, config=config, application=application)
+        else:
+            require("nginx", install="apt-get install nginx-light")
+            store = f"{request.getfixturevalue('valkey').url}?prefix=t{next(_names)}"
+            server = Nodes(folder, store, config=config, application=application, routing=arrangement)
+        try:
+            server.start()
+        except BaseException:
+            server.close()
+            raise
+        return server
+
+    return start
+
+
+@pytest.fixture
+def make_server(tmp_path: Path, _start: Start) -> Iterator[Callable[..., Server]]:
+    """Starts a server with settings of the test's own; all of them end with the test."""
     started: list[Server] = []
 
     def make(config: str = "", application: str = "") -> Server:
         folder = tmp_path / f"node-{len(started)}"
         folder.mkdir()
-        server = Server(folder, config=config, application=application)
-        started.append(server)
-        server.start()
-        return server
+        started.append(_start(folder, config, application))
+        return started[-1]
 
     yield make
     for server in started:
@@ -32,10 +80,9 @@ def make_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
 
 
 @pytest.fixture(scope="module")
-def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def shared_server(tmp_path_factory: pytest.TempPathFactory, _start: Start) -> Iterator[Server]:
     """One server for a module whose tests do not hurt it: use users of your own."""
-    server = Server(tmp_path_factory.mktemp("node"))
-    server.start()
+    server = _start(tmp_path_factory.mktemp("node"))
     yield server
     server.close()
 
