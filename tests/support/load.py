@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Coroutine
 
@@ -12,7 +13,6 @@ from tests.support.frames import Frame
 from tests.support.history import Confirmed, Event, Got, History, Lost, Owner, Receipted, Refused, Sent, Subscribed
 from tests.support.server import Server
 
-PIPELINE = 4
 MODES = ("auto", "client", "client-individual")
 BROKEN = (OSError, EOFError, ConnectionError, websockets.WebSocketException, AssertionError)
 
@@ -24,10 +24,19 @@ def owners_of(user: int) -> list[Owner]:
 
 
 class Run:
-    """One server or cluster, its clients, and what they saw: `senders` send `messages` each to `users`."""
+    """One server or cluster, its clients, and what they saw: `senders` send `messages` each to `users`.
 
-    def __init__(self, server: Server, seed: int, *, senders: int, messages: int, users: int) -> None:
+    A sender has `pipeline` messages without a receipt. What is refused because the store is away is sent again under
+    the same key: only with one at a time does that keep the order.
+    """
+
+    def __init__(
+        self, server: Server, seed: int, *, senders: int, messages: int, users: int, pipeline: int = 4
+    ) -> None:
         self.server = server
+        self.pipeline = pipeline
+        self.healed = 0.0
+        self.resumed: list[float] = []
         self.senders, self.messages, self.users = senders, messages, users
         self.random = random.Random(seed)
         self.history = History(noted=self._noted)
@@ -51,6 +60,10 @@ class Run:
     def missing(self) -> int:
         """How many receipted messages somebody still waits for."""
         return sum(map(len, self._missing.values()))
+
+    def heal(self) -> None:
+        """The fault is over: from now on is measured until a message arrives."""
+        self.healed = time.monotonic()
 
     def reached(self, receipts: int) -> asyncio.Event:
         """Set once so many receipts have come."""
@@ -77,6 +90,9 @@ class Run:
             case Subscribed(subscription, owner):
                 self._owner[subscription] = owner
             case Got():
+                if self.healed:
+                    self.resumed.append(time.monotonic() - self.healed)
+                    self.healed = 0.0
                 owner = self._owner[event.subscription]
                 self._had[owner].add(event.key)
                 self._missing[owner].discard(event.key)
@@ -141,12 +157,16 @@ class Run:
             for sent in flying.values():
                 await self._put(client, sent)
             while todo or flying:
-                while todo and len(flying) < PIPELINE:
+                while todo and len(flying) < self.pipeline:
                     sent = todo.popleft()
                     flying[sent.key] = sent
                     await self._put(client, sent)
                 frame = await client.frame(lambda frame: True)
                 key = frame.headers["receipt-id"]
+                if frame.headers.get("code") == "store-unavailable":
+                    await asyncio.sleep(0.2)
+                    await self._put(client, flying[key])
+                    continue
                 flying.pop(key, None)
                 self.history.note(Receipted(key) if frame.command == "RECEIPT" else Refused(key))
 
