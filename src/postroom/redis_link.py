@@ -120,6 +120,28 @@ def connect(url: RedisUrl, *, connections: int | None = None, read_timeout: floa
 
     `read_timeout` is the URL's `timeout` unless it is given.
     """
+    common = _settings(url, connections, read_timeout)
+    match url.kind:
+        case "standalone":
+            ((host, port),) = url.hosts
+            return Redis(host=host, port=port, db=url.database, retry=_never(), **common)
+        case "sentinel":
+            return _watchers(url).master_for(url.service, retry=_never(), **common)
+        case _:
+            nodes = [ClusterNode(host, port) for host, port in url.hosts]
+            return RedisCluster(startup_nodes=nodes, retry=Retry(NoBackoff(), url.options.max_redirects), **common)
+
+
+def pool_of(url: RedisUrl, address: tuple[str, int] | None, connections: int) -> Any:
+    """Up to so many connections to one server, which repeat nothing: the server at `address`, or, of a URL that is
+    not a Cluster's, the one that it names (with Sentinel: the primary of the moment)."""
+    if address is None:
+        return connect(url, connections=connections).connection_pool
+    host, port = address
+    return Redis(host=host, port=port, retry=_never(), **_settings(url, connections, None)).connection_pool
+
+
+def _settings(url: RedisUrl, connections: int | None, read_timeout: float | None) -> dict[str, Any]:
     options = url.options
     common: dict[str, Any] = {
         "username": url.username,
@@ -134,22 +156,22 @@ def connect(url: RedisUrl, *, connections: int | None = None, read_timeout: floa
     }
     if options.tls:
         common |= {"ssl": True, "ssl_ca_certs": options.ca_file}
-    never = Retry(NoBackoff(), 0)
-    match url.kind:
-        case "standalone":
-            ((host, port),) = url.hosts
-            return Redis(host=host, port=port, db=url.database, retry=never, **common)
-        case "sentinel":
-            credentials = {"username": options.sentinel_user, "password": options.sentinel_password}
-            watchers = Sentinel(  # type: ignore[no-untyped-call]
-                list(url.hosts),
-                sentinel_kwargs={k: v for k, v in credentials.items() if v is not None}
-                | {"socket_timeout": options.connect_timeout, "socket_connect_timeout": options.connect_timeout},
-            )
-            return watchers.master_for(url.service, retry=never, **common)
-        case _:
-            nodes = [ClusterNode(host, port) for host, port in url.hosts]
-            return RedisCluster(startup_nodes=nodes, retry=Retry(NoBackoff(), options.max_redirects), **common)
+    return common
+
+
+def _watchers(url: RedisUrl) -> Sentinel:
+    options = url.options
+    credentials = {"username": options.sentinel_user, "password": options.sentinel_password}
+    return Sentinel(  # type: ignore[no-untyped-call]
+        list(url.hosts),
+        sentinel_kwargs={k: v for k, v in credentials.items() if v is not None}
+        | {"socket_timeout": options.connect_timeout, "socket_connect_timeout": options.connect_timeout}
+        | {"retry": _never(), "protocol": 2},
+    )
+
+
+def _never() -> Retry:
+    return Retry(NoBackoff(), 0)
 
 
 _KEEPALIVE: Final = {

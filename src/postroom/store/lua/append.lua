@@ -1,0 +1,217 @@
+-- Append messages to many logs. First all that is read and decided, then all that is written: nothing is rolled back.
+--
+-- ARGV: now, items, the highest epoch that the caller has seen.
+
+local ITEM = '>I1I2I2I2I4I7c27'        -- flags base name key payload at_least retention
+local ITEM_BYTES = 45
+local RETENTION = '>I6I6I7I7I1'        -- keep keep_confirmed max_messages max_bytes ring
+local KEY = '>I5I7I7I6I7c16'           -- epoch offset previous number at digest
+local REPEAT, LIVE, USER = 1, 2, 4
+local STORED, DUPLICATE, REUSED, FULL, TOO_LARGE = 0, 1, 2, 3, 4
+local KEY_SECONDS = 86400
+local AGED_AT_ONCE = 100
+local SEARCHED, SEARCHED_US = 10000, 600 * 1000000
+
+local items, seen_epoch = ARGV[2], tonumber(ARGV[3])
+
+-- Which history the server is in: another one after a fail-over or a restart, when the tail of logs may be lost.
+local run = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
+run = string.gsub(string.sub(run, 1, 16), '%x%x', function(pair) return string.char(tonumber(pair, 16)) end)
+
+local logs, touched, leases, keys = {}, {}, {}, {}
+
+local retentions = {}
+
+local function retention_of(packed)
+  local kept = retentions[packed]
+  if not kept then
+    kept = {}
+    kept.keep, kept.keep_confirmed, kept.max_messages, kept.max_bytes, kept.ring = struct.unpack(RETENTION, packed)
+    retentions[packed] = kept
+  end
+  return kept
+end
+
+local function log_of(base, name)
+  local id = base .. ' ' .. name
+  local log = logs[id]
+  if not log then
+    log = open(base, name)
+    logs[id] = log
+    touched[#touched + 1] = log
+  end
+  return log
+end
+
+local function listed_at(base, flags)
+  if flags % (2 * USER) < USER then
+    return {}
+  end
+  local listed = leases[base]
+  if not listed then
+    listed = redis.call('SMEMBERS', base .. ':d')
+    leases[base] = listed
+  end
+  return listed
+end
+
+-- The entry that an earlier try of the same append has stored: its place in the list, and itself.
+local function stored_before(log, id)
+  if not log.ids then
+    log.ids = {}
+    local at, lowest = log.length - 1, math.max(0, log.length - SEARCHED)
+    while at >= lowest do
+      local from = math.max(lowest, at - 49)
+      local entries = redis.call('LRANGE', log.list_key, from, at)
+      for i = #entries, 1, -1 do
+        local _, offset, _, entry_id = struct.unpack(ENTRY, entries[i])
+        log.ids[entry_id] = {from + i - 1, entries[i]}
+        if offset < now - SEARCHED_US then
+          from = lowest
+        end
+      end
+      at = from - 1
+    end
+  end
+  local found = log.ids[id]
+  if found then
+    return found[1], found[2]
+  end
+end
+
+local function confirmed_now(log)
+  if not log.cursors then
+    local whole = redis.call('HGETALL', log.head_key)
+    log.cursors = {}
+    for i = 1, #whole, 2 do
+      if whole[i] ~= 'h' then
+        local _, offset = struct.unpack(CURSOR, whole[i + 1])
+        log.cursors[whole[i]] = {offset = offset}
+      end
+    end
+  end
+  return confirmed(log)
+end
+
+local function drop_aged(log, kept)
+  log.aged = true
+  if count(log) == 0 then
+    return
+  end
+  local _, offset = struct.unpack('>I5I7', oldest(log))
+  local through = now - kept.keep_confirmed * 1000
+  if offset <= through then
+    drop_through(log, math.max(now - kept.keep * 1000, math.min(through, confirmed_now(log))), AGED_AT_ONCE)
+  end
+end
+
+local function make_room(log, kept, size)
+  while count(log) > 0 and (count(log) >= kept.max_messages or log.bytes + size > kept.max_bytes) do
+    local entry = oldest(log)
+    if kept.ring == 0 then
+      local _, offset = struct.unpack('>I5I7', entry)
+      if offset > confirmed_now(log) then
+        return false
+      end
+    end
+    drop(log, entry)
+  end
+  return true
+end
+
+-- What became of one item: status, live, epoch, offset, previous, number, listed.
+local function append(flags, kept, base, name, key, at_least, payload)
+  local log = log_of(base, name)
+  log.keep, log.keep_confirmed = kept.keep, kept.keep_confirmed
+  if flags % 2 == REPEAT then
+    local at, entry = stored_before(log, string.sub(payload, 1, 8))
+    if at then
+      -- Written again, as it is: a WAIT that follows must have something to wait for.
+      log.raw = nil
+      local epoch, offset, live = struct.unpack(ENTRY, entry)
+      local previous = log.first_floor
+      if at > 0 then
+        previous = select(2, struct.unpack('>I5I7', redis.call('LINDEX', log.list_key, at - 1)))
+      end
+      return STORED, live, epoch, offset, previous, log.first_number + at + 1, listed_at(base, flags)
+    end
+  end
+  local key_name, digest
+  if key ~= '' then
+    key_name, digest = base .. ':k:' .. string.sub(key, 17), string.sub(key, 1, 16)
+    local first = keys[key_name] or redis.call('GET', key_name)
+    if first then
+      local epoch, offset, previous, number, at, body = struct.unpack(KEY, first)
+      if now - at <= KEY_SECONDS * 1000000 then
+        if body ~= digest then
+          return REUSED, 0, 0, 0, 0, 0, {}
+        end
+        return DUPLICATE, 0, epoch, offset, previous, number, {}
+      end
+    end
+  end
+  local _, body, headers = struct.unpack('>c8I4I4', payload)
+  if body + headers > kept.max_bytes then
+    return TOO_LARGE, 0, 0, 0, 0, 0, {}
+  end
+  if not log.aged then
+    drop_aged(log, kept)
+  end
+  if not make_room(log, kept, body + headers) then
+    return FULL, 0, 0, 0, 0, 0, {}
+  end
+  local listed = listed_at(base, flags)
+  local live = (flags % (2 * LIVE) >= LIVE or #listed > 0) and 1 or 0
+  if log.run ~= run then
+    log.epoch = math.max(log.run and log.epoch + 1 or 0, math.floor(now / 1000000), seen_epoch)
+    log.run = run
+  end
+  local previous = log.last
+  log.last = math.max(previous + 1, now, at_least + 1)
+  log.number = log.number + 1
+  log.bytes = log.bytes + body + headers
+  log.added[#log.added + 1] = struct.pack('>I5I7I1', log.epoch, log.last, live) .. payload
+  if key_name then
+    keys[key_name] = struct.pack(KEY, log.epoch, log.last, previous, log.number, now, digest)
+  end
+  return STORED, live, log.epoch, log.last, previous, log.number, listed
+end
+
+local answers, all_listed = {}, {}
+local at = 1
+while at <= #items do
+  local flags, base_bytes, name_bytes, key_bytes, bytes, at_least, retention = struct.unpack(ITEM, items, at)
+  local base_at = at + ITEM_BYTES
+  local name_at = base_at + base_bytes
+  local key_at = name_at + name_bytes
+  local payload_at = key_at + key_bytes
+  at = payload_at + bytes
+  local status, live, epoch, offset, previous, number, listed = append(flags, retention_of(retention),
+    string.sub(items, base_at, name_at - 1), string.sub(items, name_at, key_at - 1),
+    string.sub(items, key_at, payload_at - 1), at_least, string.sub(items, payload_at, at - 1))
+  answers[#answers + 1] = struct.pack('>I1I1I2I8I8I8I8', status, live, #listed, epoch, offset, previous, number)
+  for i = 1, #listed do
+    all_listed[#all_listed + 1] = listed[i]
+  end
+end
+
+for i = 1, #touched do
+  local log = touched[i]
+  for first = 1, #log.added, 1000 do
+    redis.call('RPUSH', log.list_key, unpack(log.added, first, math.min(first + 999, #log.added)))
+  end
+  if log.dropped > 0 then
+    redis.call('LTRIM', log.list_key, log.dropped, -1)
+  end
+  if log.run then
+    write_head(log)
+    expire_head(log)
+  end
+  if #log.added > 0 then
+    expire(log.list_key, log.keep)
+  end
+end
+for name, first in pairs(keys) do
+  redis.call('SET', name, first, 'PX', KEY_SECONDS * 1000)
+end
+return {table.concat(answers), all_listed}

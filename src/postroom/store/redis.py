@@ -1,0 +1,273 @@
+"""Redis and Valkey: logs, cursors and the directory in one place that all nodes reach. See `redis_link` for the URL.
+
+All is done by the scripts in `lua/`, which are atomic, and each of which serves many requests at once.
+"""
+
+import asyncio
+import itertools
+import os
+import re
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Final, Self
+
+import structlog
+
+from postroom.clock import Clock
+from postroom.errors import LeaseLost, OutcomeUnknown, Refused, StoreUnavailable
+from postroom.identity import NodeId, UserName
+from postroom.position import Head, LogKey, Position
+from postroom.redis_link import parse_url
+from postroom.store import redis_codec as codec
+from postroom.store.base import Append, Appended, Confirm, Cursor, Lease, Page
+from postroom.store.redis_lanes import Caller, Kind, Lane, Request
+from postroom.store.redis_servers import Script, Server, Servers, check
+
+_log = structlog.get_logger("postroom.store")
+
+_SMALL: Final = "allow-oom"
+"""What keeps the store usable, or makes it smaller, is done where memory is short too."""
+_READS: Final = "no-writes"
+
+_APPEND: Final = Script("append")
+_READ: Final = Script("read", _READS)
+_HEADS: Final = Script("heads", _READS)
+_CURSORS: Final = Script("cursors", _SMALL)
+_TRIM: Final = Script("trim", _SMALL)
+_PULL: Final = Script("pull", _SMALL)
+_NODES: Final = Script("nodes", _SMALL)
+_ENTRIES: Final = Script("entries", _SMALL)
+_SWEEP: Final = Script("sweep", _SMALL)
+
+_PAGES_AT_ONCE: Final = 32
+_SCANNED: Final = 512
+_SWEEP_STEPS: Final = 25
+
+
+class RedisStore:
+    """Logs, cursors and the directory on one server, behind Sentinel, or on a Cluster.
+
+    What it promises is what the server keeps: see the guide for the settings that it wants.
+    """
+
+    durable = True
+
+    def __init__(self, url: str, *, clock: Clock | None = None) -> None:
+        self._url = parse_url(url)
+        self._clock = clock
+        options = self._url.options
+        self._prefix = options.prefix
+        self._servers = Servers(self._url)
+        self._caller = Caller(
+            self._servers,
+            timeout=options.timeout,
+            replicas=options.wait_replicas,
+            wait=options.wait_timeout,
+            now=self._now,
+        )
+        self._epoch = 0
+        self._ids = (os.urandom(4) + count.to_bytes(4, "big") for count in itertools.count(1))
+        self._tasks = asyncio.TaskGroup()
+        self._scanned: dict[str, int] = {}
+        self._closed = True
+        self._appends = self._lane(
+            Kind(_APPEND, self._unpack_appended, arguments=lambda: (b"%d" % self._epoch,), wrote=True, appends=True), 1
+        )
+        some = max(1, min(4, options.pool // 2))
+        self._reads = self._lane(Kind(_READ, _as_it_is, at_once=_PAGES_AT_ONCE), some)
+        self._heads = self._lane(Kind(_HEADS, codec.unpack_heads), some)
+        self._cursors = self._lane(Kind(_CURSORS, codec.unpack_cursors), some)
+        self._trims = self._lane(Kind(_TRIM, _as_it_is), 1)
+        self._pulls = self._lane(Kind(_PULL, _as_it_is), some)
+        self._nodes = self._lane(Kind(_NODES, lambda reply: [reply], at_once=1), 1)
+        # One at a time, so that what enters and leaves at once does so in order.
+        self._entries = self._lane(Kind(_ENTRIES, _as_it_is), 1)
+        self._lookups = self._lane(Kind(_ENTRIES, _as_it_is), some)
+
+    def _lane(self, kind: Kind, workers: int) -> Lane:
+        return Lane(kind, self._caller, self._tasks, workers=workers)
+
+    def _now(self) -> int:
+        return int(self._clock.wall() * 1e6) if self._clock is not None else 0
+
+    async def __aenter__(self) -> Self:
+        """Find the servers. Raises StoreUnavailable."""
+        try:
+            await self._servers.refresh()
+            await check(self._servers)
+        except BaseException:
+            await self._servers.close()
+            raise
+        await self._tasks.__aenter__()
+        self._closed = False
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Finish what was accepted, then close the connections."""
+        self._closed = True
+        try:
+            await self._tasks.__aexit__(None, None, None)
+        finally:
+            await self._servers.close()
+
+    async def _ask(self, lane: Lane, requests: Sequence[Request]) -> list[Any]:
+        if self._closed:
+            raise StoreUnavailable("the store is closed")
+        await lane.ask(requests)
+        for request in requests:
+            if request.error is not None:
+                raise request.error
+        return [request.answer for request in requests]
+
+    def _place(self, log: LogKey) -> codec.Place:
+        return codec.place_of(self._prefix, log)
+
+    # ── logs ──────────────────────────────────────────────────────────────────────────────────────────
+
+    async def append(self, batch: Sequence[Append]) -> Sequence[Appended | Refused]:
+        """See `LogStore.append`."""
+        if self._closed:
+            raise StoreUnavailable("the store is closed")
+        requests = []
+        for item in batch:
+            place = self._place(item.log)
+            requests.append(Request(place.tag, codec.pack_append(item, place, next(self._ids))))
+        await self._appends.ask(requests)
+        failed = [request.error for request in requests if request.error is not None]
+        if not failed:
+            return [request.answer for request in requests]
+        if len(failed) == len(requests) and not any(isinstance(error, OutcomeUnknown) for error in failed):
+            raise failed[0]
+        raise OutcomeUnknown(str(failed[0])) from failed[0]
+
+    def _unpack_appended(self, reply: Any) -> Sequence[Appended | Refused]:
+        answers = codec.unpack_appended(reply)
+        for answer in answers:
+            if isinstance(answer, Appended):
+                self._note(answer.position)
+        return answers
+
+    def _note(self, position: Position) -> None:
+        self._epoch = max(self._epoch, position.epoch)
+
+    async def read(self, log: LogKey, after: Position, limit: int, max_bytes: int) -> Page:
+        """See `LogStore.read`."""
+        self._note(after)
+        place = self._place(log)
+        (found,) = await self._ask(self._reads, [Request(place.tag, codec.pack_read(place, after, limit, max_bytes))])
+        return codec.unpack_page(log, found)
+
+    async def heads(self, logs: Sequence[LogKey]) -> Sequence[Head]:
+        """See `LogStore.heads`."""
+        places = [self._place(log) for log in logs]
+        return await self._ask(self._heads, [Request(place.tag, codec.pack_log(place)) for place in places])
+
+    async def trim(self, log: LogKey, through: int) -> None:
+        """See `LogStore.trim`."""
+        place = self._place(log)
+        await self._ask(self._trims, [Request(place.tag, codec.pack_trim(place, through))])
+
+    async def sweep(self) -> int:
+        """See `LogStore.sweep`. Takes up where the last call ended."""
+        highest, *leases = (await self._node_call("live"))[1:]
+        gone = 0
+        for server in self._servers.all:
+            for _ in range(_SWEEP_STEPS):
+                gone += await self._sweep_some(server, highest, leases)
+                if not self._scanned[server.name]:
+                    break
+        return gone
+
+    async def _sweep_some(self, server: Server, highest: bytes, leases: Sequence[bytes]) -> int:
+        pattern = re.sub(r"([*?\[\]\\\\])", r"\\\1", self._prefix) + ":{*}:[hd]*"
+        position = b"%d" % self._scanned.get(server.name, 0)
+        position, keys = await server.ask(b"SCAN", position, b"MATCH", pattern.encode(), b"COUNT", b"%d" % _SCANNED)
+        self._scanned[server.name] = int(position)
+        if not keys:
+            return 0
+        found = await server.ask(b"%d" % self._now(), highest, b"\n".join(leases), *keys, script=_SWEEP)
+        return int(found)
+
+    # ── cursors ───────────────────────────────────────────────────────────────────────────────────────
+
+    async def cursor(self, log: LogKey, owner: str) -> Cursor:
+        """See `CursorStore.cursor`."""
+        place = self._place(log)
+        (cursor,) = await self._ask(self._cursors, [Request(place.tag, codec.pack_look(place, owner))])
+        return cursor  # type: ignore[no-any-return]
+
+    async def confirm(self, batch: Sequence[Confirm]) -> None:
+        """See `CursorStore.confirm`."""
+        places = [self._place(item.log) for item in batch]
+        await self._ask(
+            self._cursors,
+            [Request(at.tag, codec.pack_confirm(at, item)) for at, item in zip(places, batch, strict=True)],
+        )
+
+    async def attempt(self, log: LogKey, owner: str, through: int) -> None:
+        """See `CursorStore.attempt`."""
+        place = self._place(log)
+        await self._ask(self._cursors, [Request(place.tag, codec.pack_attempt(place, owner, through))])
+
+    async def lease(self, log: LogKey, owner: str, holder: str, seconds: float) -> bool:
+        """See `CursorStore.lease`."""
+        return await self._pull(log, owner, holder, seconds)
+
+    async def release(self, log: LogKey, owner: str, holder: str) -> None:
+        """See `CursorStore.release`."""
+        await self._pull(log, owner, holder, 0)
+
+    async def _pull(self, log: LogKey, owner: str, holder: str, seconds: float) -> bool:
+        place = self._place(log)
+        (mine,) = await self._ask(self._pulls, [Request(place.tag, codec.pack_pull(place, owner, holder, seconds))])
+        return bool(mine)
+
+    # ── directory ─────────────────────────────────────────────────────────────────────────────────────
+
+    async def join(self, node: NodeId, seconds: float) -> Lease:
+        """See `DirectoryStore.join`."""
+        _, last, *_ = await self._node_call("join", node, 0, seconds)
+        return Lease(node, int(last))
+
+    async def renew(self, lease: Lease, seconds: float) -> Sequence[Lease]:
+        """See `DirectoryStore.renew`."""
+        outcome, *rest = await self._node_call("renew", lease.node, lease.incarnation, seconds)
+        if outcome == b"taken":
+            raise LeaseLost(f"another node took the name {lease.node}")
+        if outcome == b"ended":
+            raise LeaseLost("the lease has ended")
+        return [codec.unpack_lease(each) for each in rest[1:]]
+
+    async def retire(self, lease: Lease) -> None:
+        """See `DirectoryStore.retire`."""
+        await self._node_call("retire", lease.node, lease.incarnation)
+
+    async def _node_call(self, what: str, node: str = "", incarnation: int = 0, seconds: float = 0) -> list[bytes]:
+        key = f"{self._prefix}:nodes".encode()
+        (answer,) = await self._ask(
+            self._nodes, [Request(key, codec.pack_node_call(key, what, node, incarnation, seconds))]
+        )
+        return answer  # type: ignore[no-any-return]
+
+    async def enter(self, lease: Lease, users: Sequence[UserName]) -> None:
+        """See `DirectoryStore.enter`."""
+        await self._ask(self._entries, self._entry_requests(codec.ENTER, users, lease))
+
+    async def leave(self, lease: Lease, users: Sequence[UserName]) -> None:
+        """See `DirectoryStore.leave`."""
+        await self._ask(self._entries, self._entry_requests(codec.LEAVE, users, lease))
+
+    async def locate(self, users: Sequence[UserName]) -> Mapping[UserName, Sequence[Lease]]:
+        """See `DirectoryStore.locate`."""
+        found = await self._ask(self._lookups, self._entry_requests(codec.LOCATE, users))
+        return {user: tuple(map(codec.unpack_lease, each)) for user, each in zip(users, found, strict=True)}
+
+    def _entry_requests(self, what: int, users: Sequence[UserName], lease: Lease | None = None) -> list[Request]:
+        homes = [codec.home_of(self._prefix, user) for user in users]
+        return [Request(home.tag, codec.pack_entry(what, home, lease)) for home in homes]
+
+
+def _as_it_is(reply: Any) -> Sequence[Any]:
+    return reply if isinstance(reply, list) else list(reply)

@@ -1,0 +1,258 @@
+"""Requests to the scripts, many at once: what came while the last call was under way goes with the next.
+
+A request that meets trouble of the moment (a fail-over, a server that loads its data, a cut connection) is made again
+for as long as a call may take. An append whose outcome is not known is flagged then, and the script looks for it first.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
+
+from redis import exceptions as redis_errors
+
+from postroom.errors import OutcomeUnknown, StoreUnavailable
+from postroom.store.redis_codec import flagged
+from postroom.store.redis_servers import NotSent, Script, Server, Servers, Unanswered
+
+_FIRST_PAUSE: Final = 0.02
+_LONGEST_PAUSE: Final = 0.5
+_TRIES: Final = 2.5
+"""How many attempts that wait to their end fit into the time of a call."""
+
+_MOMENTARY: Final = ("BUSY", "NOREPLICAS", "LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN")
+_MOMENTARY_IN: Final = ("non local key", "cluster is down")
+_MOMENTARY_ERRORS: Final = (
+    redis_errors.BusyLoadingError,
+    redis_errors.ReadOnlyError,
+    redis_errors.MasterDownError,
+    redis_errors.ClusterDownError,
+    redis_errors.TryAgainError,
+    redis_errors.AskError,
+    redis_errors.MovedError,
+)
+
+
+class _Call:
+    """Some requests of one caller."""
+
+    __slots__ = ("future", "left")
+
+    def __init__(self, future: "asyncio.Future[None]", left: int) -> None:
+        self.future = future
+        self.left = left
+
+
+class Request:
+    """One item for a script, and what became of it. `tag` is the hash tag of its keys."""
+
+    __slots__ = ("_reason", "alone", "answer", "call", "error", "item", "server", "tag", "unknown")
+
+    def __init__(self, tag: bytes, item: bytes) -> None:
+        self.tag = tag
+        self.item = item
+        self.answer: Any = None
+        self.error: StoreUnavailable | None = None
+        self.call: _Call | None = None
+        self.server: Server | None = None
+        self.unknown = False
+        self.alone = False
+        self._reason = "it was given up"
+
+    @property
+    def open(self) -> bool:
+        """Whether it is still to be made."""
+        return self.answer is None and self.error is None
+
+    def fail(self, reason: str) -> None:
+        """There will be no answer."""
+        self.error = OutcomeUnknown(reason) if self.unknown else StoreUnavailable(reason)
+
+    def meet(self, reason: str) -> None:
+        """Trouble of the moment. Where the server was in trouble before, nobody waits for its end again."""
+        self._reason = reason
+        if self.server is not None and self.server.down:
+            self.fail(reason)
+
+    def give_up(self) -> None:
+        """The time is over."""
+        if self.server is not None:
+            self.server.down = True
+        self.fail(self._reason)
+
+    def settle(self) -> None:
+        """Tell who asked, once all that they asked for is known."""
+        if self.open:
+            self.unknown = True
+            self.fail(self._reason)
+        if (call := self.call) is not None:
+            call.left -= 1
+            if not call.left and not call.future.done():
+                call.future.set_result(None)
+
+
+class Kind:
+    """One script, and how it is called.
+
+    `wrote`: a call without an answer may have been done, and the caller must be told so. `appends`: it travels on the
+    connection of its own. At most `at_once` requests and about `max_bytes` go in one call.
+    """
+
+    def __init__(
+        self,
+        script: Script,
+        unpack: Callable[[Any], Sequence[Any]],
+        *,
+        arguments: Callable[[], Sequence[bytes]] = tuple,
+        wrote: bool = False,
+        appends: bool = False,
+        at_once: int = 512,
+        max_bytes: int = 4 * 1024 * 1024,
+    ) -> None:
+        self.script, self.unpack, self.arguments = script, unpack, arguments
+        self.wrote, self.appends, self.at_once, self.max_bytes = wrote, appends, at_once, max_bytes
+
+
+class Caller:
+    """Calls scripts at the servers that own what is asked for.
+
+    A call takes `timeout` seconds at most. `replicas` of a server must have an append within `wait` seconds. `now`
+    is for tests: microseconds, or 0 for the server's own clock.
+    """
+
+    def __init__(self, servers: Servers, *, timeout: float, replicas: int, wait: float, now: Callable[[], int]) -> None:
+        self._servers = servers
+        self._timeout, self._replicas, self._wait = timeout, replicas, wait
+        self._now = now
+
+    async def call(self, kind: Kind, requests: Sequence[Request]) -> None:
+        """Give each request its answer or its error."""
+        loop = asyncio.get_running_loop()
+        deadline, pause = loop.time() + self._timeout, _FIRST_PAUSE
+        left = requests
+        while True:
+            await asyncio.gather(
+                *(self._attempt(kind, server, group, deadline - loop.time()) for server, group in self._groups(left))
+            )
+            left = [each for each in left if each.open]
+            if not left:
+                return
+            if loop.time() + pause >= deadline:
+                for request in left:
+                    request.give_up()
+                return
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+            await self._servers.refresh()
+
+    def _groups(self, requests: Iterable[Request]) -> Iterable[tuple[Server | None, list[Request]]]:
+        groups: dict[tuple[Server | None, bytes], list[Request]] = {}
+        for each in requests:
+            each.server = self._servers.owner(each.tag)
+            groups.setdefault((each.server, each.tag if each.alone else b""), []).append(each)
+        return [(server, group) for (server, _), group in groups.items()]
+
+    async def _attempt(self, kind: Kind, server: Server | None, group: Sequence[Request], left: float) -> None:
+        if server is None:
+            for request in group:
+                request.meet("no server of the cluster owns its slot")
+            return
+        seconds = min(self._timeout / _TRIES, max(left, 0.001))
+        try:
+            replies = await self._exchange(kind, server, group, seconds)
+        except NotSent as error:
+            self._meet(group, f"the server cannot be reached: {error}")
+        except Unanswered as error:
+            self._meet(group, f"the server does not answer: {error}", unknown=kind)
+        except redis_errors.RedisError as error:
+            self._refused(group, error)
+        else:
+            server.down = False
+            if isinstance(replies[0], Exception):
+                self._refused(group, replies[0])
+            elif len(replies) > 1 and not (isinstance(replies[1], int) and replies[1] >= self._replicas):
+                reason = f"{replies[1]} of {self._replicas} replicas have it"
+                self._meet(group, reason, unknown=kind)
+            else:
+                for request, answer in zip(group, kind.unpack(replies[0]), strict=True):
+                    request.answer = answer
+
+    async def _exchange(self, kind: Kind, server: Server, group: Sequence[Request], seconds: float) -> list[Any]:
+        arguments = (b"%d" % self._now(), b"".join([each.item for each in group]), *kind.arguments())
+        commands = [kind.script.call(*arguments)]
+        if kind.appends and self._replicas:
+            # In the same go, and so on the same connection: WAIT counts from the connection's own last write.
+            commands.append((b"WAIT", b"%d" % self._replicas, b"%d" % round(self._wait * 1000)))
+            seconds += self._wait
+        replies = await server.exchange(commands, seconds, appends=kind.appends)
+        if isinstance(replies[0], redis_errors.NoScriptError):
+            commands[0] = kind.script.call(*arguments, by_text=True)
+            replies = await server.exchange(commands, seconds, appends=kind.appends)
+        return replies
+
+    def _refused(self, group: Sequence[Request], error: Exception) -> None:
+        text = str(error)
+        kind = type(error).__name__
+        local = any(part in text for part in _MOMENTARY_IN)
+        if local or isinstance(error, _MOMENTARY_ERRORS) or text.startswith(_MOMENTARY):
+            self._meet(group, f"the server refuses for now: {text or kind}", alone=local)
+        elif "script:" in text and len({request.tag for request in group}) > 1:
+            # One log whose keys are not what they should be must not stop the others.
+            self._meet(group, f"the server refuses: {text}", alone=True)
+        else:
+            for request in group:
+                request.fail(f"the server refuses: {text or kind}")
+
+    def _meet(self, group: Sequence[Request], reason: str, *, unknown: Kind | None = None, alone: bool = False) -> None:
+        for request in group:
+            request.alone = request.alone or alone
+            if unknown is not None and unknown.wrote:
+                request.unknown = True
+                if unknown.appends:
+                    request.item = flagged(request.item)
+            request.meet(reason)
+
+
+class Lane:
+    """Requests of one kind wait here; `workers` calls at most are under way at a time, started in order."""
+
+    def __init__(self, kind: Kind, caller: Caller, tasks: asyncio.TaskGroup, *, workers: int) -> None:
+        self._kind, self._caller, self._tasks, self._workers = kind, caller, tasks, workers
+        self._waiting: deque[Request] = deque()
+        self._working = 0
+        self._starting = False
+
+    async def ask(self, requests: Sequence[Request]) -> None:
+        """Return once each request has its answer or its error. A caller that gives up changes nothing."""
+        if not requests:
+            return
+        call = _Call(asyncio.get_running_loop().create_future(), len(requests))
+        for request in requests:
+            request.call = call
+        self._waiting.extend(requests)
+        if not self._starting and self._working < self._workers:
+            # It begins after this turn of the loop, and takes what comes in it too.
+            self._starting = True
+            self._tasks.create_task(self._work())
+        await call.future
+
+    async def _work(self) -> None:
+        self._working += 1
+        self._starting = False
+        try:
+            while self._waiting:
+                batch = self._take()
+                try:
+                    await self._caller.call(self._kind, batch)
+                finally:
+                    for request in batch:
+                        request.settle()
+        finally:
+            self._working -= 1
+
+    def _take(self) -> list[Request]:
+        batch, size = list[Request](), 0
+        while self._waiting and len(batch) < self._kind.at_once and size < self._kind.max_bytes:
+            batch.append(self._waiting.popleft())
+            size += len(batch[-1].item)
+        return batch

@@ -1,0 +1,219 @@
+"""The servers behind the Redis engine: which one owns a slot, the scripts, and one exchange with one server."""
+
+import asyncio
+import hashlib
+from binascii import crc_hqx
+from collections.abc import Iterable, Sequence
+from importlib.resources import files
+from typing import Any, Final
+
+import structlog
+from redis import exceptions as redis_errors
+
+from postroom.errors import StoreUnavailable
+from postroom.redis_link import RedisUrl, pool_of
+
+_log = structlog.get_logger("postroom.store")
+
+_SLOTS: Final = 16_384
+_LUA: Final = files("postroom.store") / "lua"
+
+_pack: Any
+try:
+    from hiredis import pack_command as _pack
+except ModuleNotFoundError:  # pragma: no cover
+    _pack = None
+
+
+class Script:
+    """A script of `lua/`. `flags` are the server's words for what it may do besides."""
+
+    def __init__(self, name: str, flags: str = "") -> None:
+        head = f"#!lua flags=allow-cross-slot-keys{',' if flags else ''}{flags}\n"
+        text = head + (_LUA / "log.lua").read_text() + (_LUA / f"{name}.lua").read_text()
+        self.name = name
+        self.text = text.encode()
+        self.sha = hashlib.sha1(self.text, usedforsecurity=False).hexdigest().encode()
+
+    def call(self, *arguments: bytes, by_text: bool = False) -> Sequence[bytes]:
+        """The command that runs it. `by_text`: the server does not know it yet."""
+        return (b"EVAL", self.text, b"0", *arguments) if by_text else (b"EVALSHA", self.sha, b"0", *arguments)
+
+
+class NotSent(Exception):
+    """Nothing has reached the server."""
+
+
+class Unanswered(Exception):
+    """It was sent, and there is no answer."""
+
+
+class Server:
+    """One server that takes writes, by its connections: one for appends, the others for all else."""
+
+    def __init__(self, name: str, url: RedisUrl, address: tuple[str, int] | None) -> None:
+        self.name = name
+        self._seconds = url.options.timeout
+        connections = url.options.pool
+        self._pools = {True: pool_of(url, address, 1), False: pool_of(url, address, connections)}
+        self._free = {True: asyncio.Semaphore(1), False: asyncio.Semaphore(connections)}
+        self.down = False
+
+    async def exchange(self, commands: Sequence[Sequence[bytes]], seconds: float, *, appends: bool) -> list[Any]:
+        """Send `commands` in one go; their replies, an error reply among them as an exception.
+
+        Raises NotSent or Unanswered.
+        """
+        async with self._free[appends]:
+            pool = self._pools[appends]
+            try:
+                async with asyncio.timeout(seconds):
+                    connection = await pool.get_connection()
+            except (redis_errors.RedisError, OSError, TimeoutError) as error:
+                _raise_final(error)
+                raise NotSent(_reason(error)) from error
+            try:
+                async with asyncio.timeout(seconds):
+                    return await _converse(connection, commands)
+            except (redis_errors.RedisError, OSError, TimeoutError) as error:
+                await connection.disconnect(nowait=True)
+                raise Unanswered(_reason(error)) from error
+            finally:
+                await pool.release(connection)
+
+    async def ask(self, *command: bytes, script: Script | None = None) -> Any:
+        """The reply to one command, or to `script` with these arguments. Raises StoreUnavailable."""
+        try:
+            (reply,) = await self.exchange([script.call(*command) if script else command], self._seconds, appends=False)
+            if script is not None and isinstance(reply, redis_errors.NoScriptError):
+                (reply,) = await self.exchange([script.call(*command, by_text=True)], self._seconds, appends=False)
+        except (NotSent, Unanswered, redis_errors.RedisError) as error:
+            raise StoreUnavailable(f"{self.name}: {_reason(error)}") from error
+        if isinstance(reply, Exception):
+            raise StoreUnavailable(f"{self.name}: {reply}") from reply
+        return reply
+
+    async def close(self) -> None:
+        """Close its connections."""
+        for pool in self._pools.values():
+            await pool.aclose()
+
+
+async def _converse(connection: Any, commands: Sequence[Sequence[bytes]]) -> list[Any]:
+    packed = [_pack(tuple(c)) for c in commands] if _pack is not None else connection.pack_commands(commands)
+    await connection.send_packed_command(packed, check_health=False)
+    replies: list[Any] = []
+    for _ in commands:
+        try:
+            replies.append(await connection.read_response())
+        except redis_errors.ConnectionError:
+            raise
+        except redis_errors.ResponseError as error:
+            replies.append(error)
+    return replies
+
+
+def _raise_final(error: BaseException) -> None:
+    # A wrong password does not become right by waiting.
+    if isinstance(error, redis_errors.AuthenticationError | redis_errors.ResponseError) and not isinstance(
+        error, redis_errors.BusyLoadingError
+    ):
+        raise error
+
+
+def _reason(error: BaseException) -> str:
+    return str(error) or type(error).__name__
+
+
+class Servers:
+    """All servers, and who owns which slot; outside a Cluster there is one, which owns them all."""
+
+    def __init__(self, url: RedisUrl) -> None:
+        self._url = url
+        self._cluster = url.kind == "cluster"
+        self._known: dict[tuple[str, int], Server] = {}
+        self._owners: list[Server | None] = [None] * _SLOTS
+        self._refreshing = asyncio.Lock()
+        if not self._cluster:
+            server = Server(url.service or "{}:{}".format(*url.hosts[0]), url, None)
+            self._known["", 0] = server
+            self._owners = [server] * _SLOTS
+
+    @property
+    def all(self) -> Sequence[Server]:
+        """Every server that owns something."""
+        return list(dict.fromkeys(server for server in self._owners if server is not None))
+
+    def owner(self, tag: bytes) -> Server | None:
+        """Who owns the keys with this hash tag; None where nobody is known to."""
+        return self._owners[slot_of(tag)]
+
+    async def refresh(self) -> None:
+        """Ask a Cluster anew who owns what. What cannot be learnt stays as it was."""
+        if not self._cluster:
+            return
+        async with self._refreshing:
+            for address in dict.fromkeys((*self._known, *self._url.hosts)):
+                try:
+                    (slots,) = await self._at(*address).exchange(
+                        [(b"CLUSTER", b"SLOTS")], self._url.options.connect_timeout, appends=False
+                    )
+                except (NotSent, Unanswered, redis_errors.RedisError) as error:
+                    _log.debug("a server of the cluster does not say who owns what", server=address, reason=str(error))
+                    continue
+                if isinstance(slots, list) and slots:
+                    self._learn(slots, address[0])
+                    return
+
+    def _at(self, host: str, port: int) -> Server:
+        if (host, port) not in self._known:
+            self._known[host, port] = Server(f"{host}:{port}", self._url, (host, port))
+        return self._known[host, port]
+
+    def _learn(self, slots: Iterable[Any], asked: str) -> None:
+        owners: list[Server | None] = [None] * _SLOTS
+        for first, last, (host, port, *_), *_ in slots:
+            server = self._at(host.decode() if host else asked, port)
+            owners[first : last + 1] = [server] * (last + 1 - first)
+        self._owners = owners
+
+    async def close(self) -> None:
+        """Close all connections."""
+        for server in self._known.values():
+            await server.close()
+
+
+def slot_of(tag: bytes) -> int:
+    """The slot of all keys with this hash tag."""
+    return crc_hqx(tag, 0) % _SLOTS
+
+
+async def check(servers: Servers) -> None:
+    """See that all answer and are new enough; warn of settings that lose messages. Raises StoreUnavailable."""
+    if not servers.all:
+        raise StoreUnavailable("no server of the cluster can be reached")
+    for server in servers.all:
+        about = _lines(await server.ask(b"INFO", b"server"))
+        version = about.get("valkey_version") or about.get("redis_version", "0")
+        if int(version.split(".")[0]) < 7:
+            raise StoreUnavailable(f"{server.name}: version {version} is too old; Redis 7 or Valkey 7.2 at least")
+        try:
+            await _warn(server)
+        except StoreUnavailable as error:
+            _log.debug("the server's settings may not be looked at", server=server.name, reason=str(error))
+
+
+async def _warn(server: Server) -> None:
+    policy = _lines(await server.ask(b"INFO", b"memory")).get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":
+        advice = "the server may evict messages: set maxmemory-policy to noeviction"
+        _log.warning(advice, server=server.name, policy=policy)
+    if _lines(await server.ask(b"INFO", b"persistence")).get("aof_enabled") == "0":
+        _, save = await server.ask(b"CONFIG", b"GET", b"save")
+        if not save:
+            _log.warning("the server keeps nothing across a restart: set appendonly to yes", server=server.name)
+
+
+def _lines(info: bytes) -> dict[str, str]:
+    pairs = (line.partition(":") for line in info.decode().splitlines())
+    return {name: value for name, colon, value in pairs if colon}
