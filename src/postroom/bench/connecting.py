@@ -12,7 +12,7 @@ MAX_FAILED = 100
 
 
 async def run(load: Load, progress: Callable[[str], None]) -> Report:
-    """Keep `load.outstanding` connections in the making; at most `load.connections` in all if that is not 0.
+    """Keep `load.outstanding` connections in the making.
 
     Latency is from the first byte to the receipt. Raises BenchFailed if the very first cannot connect.
     """
@@ -31,7 +31,7 @@ async def run(load: Load, progress: Callable[[str], None]) -> Report:
             await connection.close()
 
     async def worker() -> None:
-        while not stopping.is_set() and (not load.connections or tally.sent < load.connections):
+        while not stopping.is_set():
             number, tally.sent = tally.sent, tally.sent + 1
             try:
                 await once(number)

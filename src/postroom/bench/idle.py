@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 
 from postroom.bench.client import Connection, close_all, connect_all
-from postroom.bench.load import Load, Measured, Tally
+from postroom.bench.load import BenchFailed, Load, Measured, Tally
 from postroom.bench.process import rss_bytes
 from postroom.bench.report import Report, report
 
@@ -14,9 +14,11 @@ async def run(load: Load, progress: Callable[[str], None], *, pid: int | None) -
     """Hold the connections for `load.duration`; with `pid`, tell the server's RSS per connection.
 
     The rate is that of opening. Ten connections are opened and closed first, so that what a server loads
-    with its first client is not counted. Raises BenchFailed if a connection is refused.
+    with its first client is not counted. Raises BenchFailed if a connection is refused or there is no process `pid`.
     """
     tally = Tally()
+    if pid is not None and rss_bytes(pid) is None:
+        raise BenchFailed(f"the memory of process {pid} cannot be read from /proc")
 
     def connection(number: int) -> Connection:
         return Connection(load.dialect, tally, load.login(number))

@@ -12,6 +12,7 @@ from postroom.bench.histogram import Histogram
 from postroom.errors import PostroomError
 
 STALLED_SECONDS = 10
+TELL_SECONDS = 0.95
 MAX_NOTES = 5
 
 
@@ -81,20 +82,24 @@ class Measured(msgspec.Struct, kw_only=True):
 async def measure(load: Load, tally: Tally, counted: Callable[[], int], progress: Callable[[str], None]) -> Measured:
     """Let the started traffic run for warm-up and duration, and read the counter at both ends.
 
-    Ends early, marked as stalled, if the counter stands still for ten seconds.
+    The series has a sample a second, of a short run ten. Ends early, marked as stalled, if the counter stands still
+    for ten seconds.
     """
     await asyncio.sleep(load.warmup)
     tally.latency.clear()
     began, cpu, first = time.perf_counter(), time.process_time(), counted()
     series: list[tuple[float, float]] = []
     last_at, last, moved_at = began, first, began
-    now = began
-    while now - began < load.duration and now - moved_at < STALLED_SECONDS:
-        await asyncio.sleep(min(1.0, load.duration - (now - began)))
+    now, told_at, step = began, began, min(1.0, load.duration / 10)
+    # A timer may fire a little early: what is then left is no sample.
+    while load.duration - (now - began) > step / 10 and now - moved_at < STALLED_SECONDS:
+        await asyncio.sleep(min(step, load.duration - (now - began)))
         now, count = time.perf_counter(), counted()
         rate = (count - last) / (now - last_at)
         series.append((round(now - began, 3), round(rate, 1)))
-        progress(f"{now - began:5.0f} s  {rate:12,.0f}/s  refused {tally.refused}  lost {tally.lost}")
+        if now - told_at > TELL_SECONDS:
+            told_at = now
+            progress(f"{now - began:5.0f} s  {rate:12,.0f}/s  refused {tally.refused}  lost {tally.lost}")
         if count != last:
             moved_at = now
         last_at, last = now, count

@@ -72,11 +72,7 @@ def latencies(tally: Tally) -> dict[str, float]:
 def lines(done: Report) -> list[str]:
     """Say a report in a few lines of text."""
     said = [
-        (
-            f"{done.scenario}: {done.rate:,.0f} {done.unit}/s over {done.seconds:.1f} s "
-            f"({done.load.connections} connections, {done.load.body_bytes} B, {done.load.outstanding} outstanding, "
-            f"{done.load.dialect_name})"
-        ),
+        f"{done.scenario}: {done.rate:,.0f} {done.unit}/s over {done.seconds:.1f} s ({', '.join(_asked(done.load))})",
         (
             f"  sent {done.sent:,}  received {done.received:,}  refused {done.refused}  errors {done.failed}  "
             f"lost connections {done.lost}  generator CPU {done.generator_cpu:.0%}"
@@ -89,6 +85,12 @@ def lines(done: Report) -> list[str]:
     if done.generator_cpu > 0.95:
         said.append("  note: the generator was at its limit; the server can do more than this")
     return said
+
+
+def _asked(load: Load) -> list[str]:
+    connections = [f"{load.connections} connections"] if load.connections else []
+    messages = [f"{load.body_bytes} B"] if load.body_bytes else []
+    return [*connections, *messages, f"{load.outstanding} outstanding", load.dialect_name]
 
 
 def save(done: Report, path: Path) -> None:
