@@ -91,3 +91,31 @@ def shared_server(tmp_path_factory: pytest.TempPathFactory, _start: Start) -> It
 def server(make_server: Callable[..., Server]) -> Server:
     """A server of the test's own, with default settings."""
     return make_server()
+
+
+@pytest.fixture
+def own_valkey(tmp_path: Path) -> Iterator[Valkey]:
+    """A Valkey that the test may hurt."""
+    server = Valkey(tmp_path / "valkey")
+    server.start()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def make_nodes(tmp_path: Path) -> Iterator[Callable[..., Nodes]]:
+    """Starts nodes behind nginx over the store of a URL; all end with the test."""
+    require("nginx", install="apt-get install nginx-light")
+    started: list[Nodes] = []
+
+    def make(store: str, *, routing: str = "directory", count: int = 2, config: str = "") -> Nodes:
+        folder = tmp_path / f"cluster-{len(started)}"
+        folder.mkdir()
+        nodes = Nodes(folder, store, count=count, config=config, routing=routing)
+        started.append(nodes)
+        nodes.start()
+        return nodes
+
+    yield make
+    for nodes in started:
+        nodes.close()

@@ -38,6 +38,7 @@ from postroom.wheel import Wheel
 _log = structlog.get_logger("postroom.node")
 
 _HOUSEKEEPING_SECONDS: Final = 5.0
+_PROBE_SECONDS: Final = 1.0
 _SERVICE_RESTART: Final = 1012
 _LAST_WORDS_SECONDS: Final = 10.0
 
@@ -84,7 +85,12 @@ class Node:
         except BaseException:
             await self._stack.aclose()
             raise
-        work = {"appender": self.mailbox.run(), "wheel": self._wheel.run(), "housekeeping": self._housekeeping()}
+        work = {
+            "appender": self.mailbox.run(),
+            "wheel": self._wheel.run(),
+            "housekeeping": self._housekeeping(),
+            "probe": self._probe_store(),
+        }
         if self._mesh is not None:
             work |= self._mesh.work()
         self._running = [self._tasks.create_task(each, name=name) for name, each in work.items()]
@@ -196,6 +202,11 @@ class Node:
             except StoreUnavailable as error:
                 self.metrics.store_failures += 1
                 _log.warning("the store could not be swept", reason=str(error))
+
+    async def _probe_store(self) -> None:
+        while True:
+            await asyncio.sleep(_PROBE_SECONDS * random.uniform(0.8, 1.2))
+            await self.mailbox.probe()
 
     # ── the door ──────────────────────────────────────────────────────────────────────────────────────
 

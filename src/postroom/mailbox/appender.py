@@ -69,9 +69,7 @@ class Appender:
             for _, stored in batch:
                 stored(error)
             return
-        if not self.available:
-            _log.warning("the store is back: durable messages are accepted again")
-            self.available = True
+        self.recovered()
         kept = 0
         for (item, stored), outcome in zip(batch, outcomes, strict=True):
             if isinstance(outcome, Appended):
@@ -82,6 +80,12 @@ class Appender:
                     self._appended(item, outcome)
             stored(outcome)
         self._metrics.appended += kept
+
+    def recovered(self) -> None:
+        """The store takes what it is given."""
+        if not self.available:
+            _log.warning("the store is back: durable messages are accepted again")
+            self.available = True
 
     def _unavailable(self, error: StoreUnavailable) -> None:
         self._metrics.store_failures += 1

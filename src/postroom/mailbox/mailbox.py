@@ -30,6 +30,8 @@ _RETRY_SECONDS: Final = 0.5
 _LEASED_SECONDS: Final = 0.1
 _VISIBLE_SECONDS: Final = 3.0
 _EVERYTHING: Final = 1 << 62
+_PROBE: Final = LogKey(None, "postroom-probe")
+"""No destination's log: a topic begins with a slash."""
 
 
 class Flow(Struct, frozen=True):
@@ -70,6 +72,7 @@ class Mailbox:
         self._followers: dict[LogKey, list[Follower]] = {}
         self._stored: Callable[[LogKey, StoredMessage, Appended], None] | None = None
         self._highest = 0
+        self._clock = clock
         self._started = int(clock.wall() * 1e6)
         self._sent_to: dict[tuple[LogKey, str], int] = {}
         self._pulls: dict[tuple[LogKey, str], asyncio.Event] = {}
@@ -78,6 +81,16 @@ class Mailbox:
     def available(self) -> bool:
         """Whether the store took the last batch."""
         return self._appender.available
+
+    async def probe(self) -> None:
+        """Find out whether a store that failed takes something again: nobody may send while the node is not ready."""
+        if not self.available:
+            try:
+                await self._store.attempt(_PROBE, SHARED, int(self._clock.wall() * 1e6))
+            except StoreUnavailable:
+                self._metrics.store_failures += 1
+            else:
+                self._appender.recovered()
 
     @property
     def waiting(self) -> int:
