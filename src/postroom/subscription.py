@@ -8,7 +8,7 @@ from postroom.delivery.window import AckMode, Window
 from postroom.destination import Destination, Topic
 from postroom.message import Message, StoredMessage
 from postroom.outbox import Outbox
-from postroom.position import Head, LogKey, Position
+from postroom.position import START, Head, LogKey, Position
 from postroom.stomp import encode_message, message_start
 from postroom.stomp.frame import Version
 from postroom.transport.base import Framing
@@ -174,7 +174,7 @@ class Follower:
         self.tail = Tail()
         self.attempted = 0  # as the store had it when this follower began
         self.persisted = 0
-        self.began: Position | None = None  # the log's end when this follower first read it
+        self.began = START  # the log's end when this follower began, where other nodes may have sent what is below
         self.closed = False
         self.recovered: bool | None = None
         self.head: Head | None = None

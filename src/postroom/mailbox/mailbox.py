@@ -237,6 +237,10 @@ class Mailbox:
         while cursor is not None and cursor.leased:  # a pull on another node hands out what waits
             await asyncio.sleep(_LEASED_SECONDS)
             cursor = await self._insist(follower, lambda: self._cursor(follower.log, owner))
+        if self._shared:
+            heads = await self._insist(follower, lambda: self._store.heads([follower.log]))
+            if heads is not None:
+                follower.began = heads[0].last
         if cursor is not None:
             follower.attempted = follower.persisted = cursor.attempted
             follower.tail.begin(cursor.confirmed, cursor.number)
@@ -282,8 +286,6 @@ class Mailbox:
             page = await self._read(follower, room)
             if page is None or follower.closed:
                 return
-            if follower.began is None:
-                follower.began = page.head.last
             if not page.messages:
                 tail.page([], page.head)
             for found in page.messages:
@@ -321,8 +323,7 @@ class Mailbox:
             return True
         # Of what was stored since this node began, `_sent_to` knows all, if there is no other node; of the rest, only
         # what the store tells. What came after the subscription began is this subscription's to send.
-        backlog = follower.began is None or stored.position <= follower.began
-        before = backlog if self._shared else offset <= self._started
+        before = stored.position <= follower.began if self._shared else offset <= self._started
         return before and (stored.live or offset <= follower.attempted)
 
     def _note_sent(self, follower: Follower, offset: int) -> None:
