@@ -40,8 +40,10 @@ _ENTRIES: Final = Script("entries", _SMALL)
 _SWEEP: Final = Script("sweep", _SMALL)
 
 _PAGES_AT_ONCE: Final = 32
-_SCANNED: Final = 512
-_SWEEP_STEPS: Final = 25
+_SCANNED: Final = 2048
+_SCANS: Final = 25
+_SWEPT_KEYS: Final = 1024
+_SWEPT_AT_ONCE: Final = 256
 
 
 class RedisStore:
@@ -57,6 +59,7 @@ class RedisStore:
         self._clock = clock
         options = self._url.options
         self._prefix = options.prefix
+        self._swept = (re.sub(r"([*?\[\]\\])", r"\\\1", self._prefix) + ":{*}:[hd]*").encode()
         self._servers = Servers(self._url)
         self._caller = Caller(
             self._servers,
@@ -171,24 +174,24 @@ class RedisStore:
 
     async def sweep(self) -> int:
         """See `LogStore.sweep`. Takes up where the last call ended."""
-        highest, *leases = (await self._node_call("live"))[1:]
-        gone = 0
+        _, highest, *leases = await self._node_call("live")
+        live, gone = b"\n".join(leases), 0
         for server in self._servers.all:
-            for _ in range(_SWEEP_STEPS):
-                gone += await self._sweep_some(server, highest, leases)
-                if not self._scanned[server.name]:
+            left = _SWEPT_KEYS
+            for _ in range(_SCANS):
+                keys = await self._scan(server)
+                for some in (keys[start : start + _SWEPT_AT_ONCE] for start in range(0, len(keys), _SWEPT_AT_ONCE)):
+                    gone += int(await server.ask(b"%d" % self._now(), highest, live, *some, script=_SWEEP))
+                left -= len(keys)
+                if left <= 0 or not self._scanned[server.name]:
                     break
         return gone
 
-    async def _sweep_some(self, server: Server, highest: bytes, leases: Sequence[bytes]) -> int:
-        pattern = re.sub(r"([*?\[\]\\\\])", r"\\\1", self._prefix) + ":{*}:[hd]*"
+    async def _scan(self, server: Server) -> Sequence[bytes]:
         position = b"%d" % self._scanned.get(server.name, 0)
-        position, keys = await server.ask(b"SCAN", position, b"MATCH", pattern.encode(), b"COUNT", b"%d" % _SCANNED)
+        position, keys = await server.ask(b"SCAN", position, b"MATCH", self._swept, b"COUNT", b"%d" % _SCANNED)
         self._scanned[server.name] = int(position)
-        if not keys:
-            return 0
-        found = await server.ask(b"%d" % self._now(), highest, b"\n".join(leases), *keys, script=_SWEEP)
-        return int(found)
+        return keys  # type: ignore[no-any-return]
 
     # ── cursors ───────────────────────────────────────────────────────────────────────────────────────
 

@@ -15,10 +15,11 @@ local SEARCHED, SEARCHED_US = 10000, 600 * 1000000
 local items, seen_epoch = ARGV[2], tonumber(ARGV[3])
 
 -- Which history the server is in: another one after a fail-over or a restart, when the tail of logs may be lost.
-local run = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
-run = string.gsub(string.sub(run, 1, 16), '%x%x', function(pair) return string.char(tonumber(pair, 16)) end)
+local run = string.match(call('INFO', 'replication'), 'master_replid:(%x+)')
+run = string.gsub(sub(run, 1, 16), '%x%x', function(pair) return string.char(tonumber(pair, 16)) end)
 
 local logs, touched, leases, keys = {}, {}, {}, {}
+local NOBODY = {}
 
 local retentions = {}
 
@@ -26,18 +27,19 @@ local function retention_of(packed)
   local kept = retentions[packed]
   if not kept then
     kept = {}
-    kept.keep, kept.keep_confirmed, kept.max_messages, kept.max_bytes, kept.ring = struct.unpack(RETENTION, packed)
+    kept.keep, kept.keep_confirmed, kept.max_messages, kept.max_bytes, kept.ring = unpack_from(RETENTION, packed)
     retentions[packed] = kept
   end
   return kept
 end
 
 local function log_of(base, name)
-  local id = base .. ' ' .. name
-  local log = logs[id]
+  local head_key = base .. ':h:' .. name
+  local log = logs[head_key]
   if not log then
-    log = open(base, name)
-    logs[id] = log
+    local list_key = base .. ':l:' .. name
+    log = log_from(head_key, list_key, call('HGET', head_key, 'h'), call('LLEN', list_key))
+    logs[head_key] = log
     touched[#touched + 1] = log
   end
   return log
@@ -45,11 +47,11 @@ end
 
 local function listed_at(base, flags)
   if flags % (2 * USER) < USER then
-    return {}
+    return NOBODY
   end
   local listed = leases[base]
   if not listed then
-    listed = redis.call('SMEMBERS', base .. ':d')
+    listed = call('SMEMBERS', base .. ':d')
     leases[base] = listed
   end
   return listed
@@ -62,9 +64,9 @@ local function stored_before(log, id)
     local at, lowest = log.length - 1, math.max(0, log.length - SEARCHED)
     while at >= lowest do
       local from = math.max(lowest, at - 49)
-      local entries = redis.call('LRANGE', log.list_key, from, at)
+      local entries = call('LRANGE', log.list_key, from, at)
       for i = #entries, 1, -1 do
-        local _, offset, _, entry_id = struct.unpack(ENTRY, entries[i])
+        local _, offset, _, entry_id = unpack_from(ENTRY, entries[i])
         log.ids[entry_id] = {from + i - 1, entries[i]}
         if offset < now - SEARCHED_US then
           from = lowest
@@ -81,11 +83,11 @@ end
 
 local function confirmed_now(log)
   if not log.cursors then
-    local whole = redis.call('HGETALL', log.head_key)
+    local whole = call('HGETALL', log.head_key)
     log.cursors = {}
     for i = 1, #whole, 2 do
       if whole[i] ~= 'h' then
-        local _, offset = struct.unpack(CURSOR, whole[i + 1])
+        local _, offset = unpack_from(CURSOR, whole[i + 1])
         log.cursors[whole[i]] = {offset = offset}
       end
     end
@@ -95,11 +97,12 @@ end
 
 local function drop_aged(log, kept)
   log.aged = true
-  if count(log) == 0 then
+  local through = now - kept.keep_confirmed * 1000
+  if log.since > through or count(log) == 0 then
     return
   end
-  local _, offset = struct.unpack('>I5I7', oldest(log))
-  local through = now - kept.keep_confirmed * 1000
+  local _, offset = unpack_from('>I5I7', oldest(log))
+  log.since = offset
   if offset <= through then
     drop_through(log, math.max(now - kept.keep * 1000, math.min(through, confirmed_now(log))), AGED_AT_ONCE)
   end
@@ -109,7 +112,7 @@ local function make_room(log, kept, size)
   while count(log) > 0 and (count(log) >= kept.max_messages or log.bytes + size > kept.max_bytes) do
     local entry = oldest(log)
     if kept.ring == 0 then
-      local _, offset = struct.unpack('>I5I7', entry)
+      local _, offset = unpack_from('>I5I7', entry)
       if offset > confirmed_now(log) then
         return false
       end
@@ -124,41 +127,41 @@ local function append(flags, kept, base, name, key, at_least, payload)
   local log = log_of(base, name)
   log.keep, log.keep_confirmed = kept.keep, kept.keep_confirmed
   if flags % 2 == REPEAT then
-    local at, entry = stored_before(log, string.sub(payload, 1, 8))
+    local at, entry = stored_before(log, sub(payload, 1, 8))
     if at then
       -- Written again, as it is: a WAIT that follows must have something to wait for.
       log.raw = nil
-      local epoch, offset, live = struct.unpack(ENTRY, entry)
+      local epoch, offset, live = unpack_from(ENTRY, entry)
       local previous = log.first_floor
       if at > 0 then
-        previous = select(2, struct.unpack('>I5I7', redis.call('LINDEX', log.list_key, at - 1)))
+        previous = select(2, unpack_from('>I5I7', call('LINDEX', log.list_key, at - 1)))
       end
       return STORED, live, epoch, offset, previous, log.first_number + at + 1, listed_at(base, flags)
     end
   end
   local key_name, digest
   if key ~= '' then
-    key_name, digest = base .. ':k:' .. string.sub(key, 17), string.sub(key, 1, 16)
-    local first = keys[key_name] or redis.call('GET', key_name)
+    key_name, digest = base .. ':k:' .. sub(key, 17), sub(key, 1, 16)
+    local first = keys[key_name] or call('GET', key_name)
     if first then
-      local epoch, offset, previous, number, at, body = struct.unpack(KEY, first)
+      local epoch, offset, previous, number, at, body = unpack_from(KEY, first)
       if now - at <= KEY_SECONDS * 1000000 then
         if body ~= digest then
-          return REUSED, 0, 0, 0, 0, 0, {}
+          return REUSED, 0, 0, 0, 0, 0, NOBODY
         end
         return DUPLICATE, 0, epoch, offset, previous, number, {}
       end
     end
   end
-  local _, body, headers = struct.unpack('>c8I4I4', payload)
+  local _, body, headers = unpack_from('>c8I4I4', payload)
   if body + headers > kept.max_bytes then
-    return TOO_LARGE, 0, 0, 0, 0, 0, {}
+    return TOO_LARGE, 0, 0, 0, 0, 0, NOBODY
   end
   if not log.aged then
     drop_aged(log, kept)
   end
   if not make_room(log, kept, body + headers) then
-    return FULL, 0, 0, 0, 0, 0, {}
+    return FULL, 0, 0, 0, 0, 0, NOBODY
   end
   local listed = listed_at(base, flags)
   local live = (flags % (2 * LIVE) >= LIVE or #listed > 0) and 1 or 0
@@ -170,9 +173,18 @@ local function append(flags, kept, base, name, key, at_least, payload)
   log.last = math.max(previous + 1, now, at_least + 1)
   log.number = log.number + 1
   log.bytes = log.bytes + body + headers
-  log.added[#log.added + 1] = struct.pack('>I5I7I1', log.epoch, log.last, live) .. payload
+  local entry = pack('>I5I7I1', log.epoch, log.last, live) .. payload
+  if log.added == 0 then
+    if log.length == 0 then
+      log.since = log.last
+    end
+    log.entries = {entry}
+  else
+    log.entries[log.added + 1] = entry
+  end
+  log.added = log.added + 1
   if key_name then
-    keys[key_name] = struct.pack(KEY, log.epoch, log.last, previous, log.number, now, digest)
+    keys[key_name] = pack(KEY, log.epoch, log.last, previous, log.number, now, digest)
   end
   return STORED, live, log.epoch, log.last, previous, log.number, listed
 end
@@ -180,16 +192,16 @@ end
 local answers, all_listed = {}, {}
 local at = 1
 while at <= #items do
-  local flags, base_bytes, name_bytes, key_bytes, bytes, at_least, retention = struct.unpack(ITEM, items, at)
+  local flags, base_bytes, name_bytes, key_bytes, bytes, at_least, retention = unpack_from(ITEM, items, at)
   local base_at = at + ITEM_BYTES
   local name_at = base_at + base_bytes
   local key_at = name_at + name_bytes
   local payload_at = key_at + key_bytes
   at = payload_at + bytes
   local status, live, epoch, offset, previous, number, listed = append(flags, retention_of(retention),
-    string.sub(items, base_at, name_at - 1), string.sub(items, name_at, key_at - 1),
-    string.sub(items, key_at, payload_at - 1), at_least, string.sub(items, payload_at, at - 1))
-  answers[#answers + 1] = struct.pack('>I1I1I2I8I8I8I8', status, live, #listed, epoch, offset, previous, number)
+    sub(items, base_at, name_at - 1), sub(items, name_at, key_at - 1),
+    sub(items, key_at, payload_at - 1), at_least, sub(items, payload_at, at - 1))
+  answers[#answers + 1] = pack('>I1I1I2I8I8I8I8', status, live, #listed, epoch, offset, previous, number)
   for i = 1, #listed do
     all_listed[#all_listed + 1] = listed[i]
   end
@@ -197,21 +209,21 @@ end
 
 for i = 1, #touched do
   local log = touched[i]
-  for first = 1, #log.added, 1000 do
-    redis.call('RPUSH', log.list_key, unpack(log.added, first, math.min(first + 999, #log.added)))
+  for first = 1, log.added, 1000 do
+    call('RPUSH', log.list_key, unpack(log.entries, first, math.min(first + 999, log.added)))
   end
   if log.dropped > 0 then
-    redis.call('LTRIM', log.list_key, log.dropped, -1)
+    call('LTRIM', log.list_key, log.dropped, -1)
   end
   if log.run then
     write_head(log)
     expire_head(log)
   end
-  if #log.added > 0 then
+  if log.added > 0 then
     expire(log.list_key, log.keep)
   end
 end
 for name, first in pairs(keys) do
-  redis.call('SET', name, first, 'PX', KEY_SECONDS * 1000)
+  call('SET', name, first, 'PX', KEY_SECONDS * 1000)
 end
 return {table.concat(answers), all_listed}
