@@ -4,6 +4,7 @@ import pytest
 
 from postroom.store.memory import MemoryStore
 from postroom.testing.contracts.cursor_store import CursorStoreContract
+from postroom.testing.contracts.directory_store import DirectoryStoreContract, MakeDirecting
 from postroom.testing.contracts.log_store import LogStoreContract, Make
 
 
@@ -14,3 +15,9 @@ class TestMemoryStore(LogStoreContract, CursorStoreContract):
 
     def test_says_that_it_forgets(self) -> None:
         assert not MemoryStore("memory:").durable
+
+
+class TestMemoryDirectory(DirectoryStoreContract):
+    @pytest.fixture
+    def make(self) -> MakeDirecting:
+        return lambda clock: MemoryStore("memory:", clock=clock)

@@ -4,6 +4,7 @@ import pytest
 
 from postroom.store.redis import RedisStore
 from postroom.testing.contracts.cursor_store import CursorStoreContract, DurableCursorStoreContract
+from postroom.testing.contracts.directory_store import DirectoryStoreContract, MakeDirecting
 from postroom.testing.contracts.log_store import DurableLogStoreContract, LogStoreContract, Make
 
 
@@ -14,3 +15,9 @@ class TestRedisStore(LogStoreContract, CursorStoreContract, DurableLogStoreContr
 
     def test_says_that_it_keeps(self) -> None:
         assert RedisStore("redis://localhost").durable
+
+
+class TestRedisDirectory(DirectoryStoreContract):
+    @pytest.fixture
+    def make(self, fresh_url: str) -> MakeDirecting:
+        return lambda clock: RedisStore(fresh_url, clock=clock)

@@ -14,4 +14,5 @@ import pytest
 pytest.register_assert_rewrite(
     "postroom.testing.contracts.log_store",
     "postroom.testing.contracts.cursor_store",
+    "postroom.testing.contracts.directory_store",
 )
