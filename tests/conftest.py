@@ -2,7 +2,7 @@
 
 import itertools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -108,7 +108,7 @@ def make_nodes(tmp_path: Path) -> Iterator[Callable[..., Nodes]]:
     require("nginx", install="apt-get install nginx-light")
     started: list[Nodes] = []
 
-    def make(store: str, *, routing: str = "directory", count: int = 2, config: str = "") -> Nodes:
+    def make(store: str | Sequence[str], *, routing: str = "directory", count: int = 2, config: str = "") -> Nodes:
         folder = tmp_path / f"cluster-{len(started)}"
         folder.mkdir()
         nodes = Nodes(folder, store, count=count, config=config, routing=routing)

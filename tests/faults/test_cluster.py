@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ from tests.support.cluster import Nodes
 from tests.support.deadline import SCALE
 from tests.support.history import Enough, Fault, check
 from tests.support.load import Run
+from tests.support.proxy import Proxy
 from tests.support.valkey import Valkey
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(180 * SCALE)]
@@ -82,6 +83,60 @@ async def pause_valkey(run: Run, nodes: Nodes, valkey: Valkey) -> None:
         run.heal()
 
 
+async def cut_connections(run: Run, proxies: Sequence[Proxy]) -> None:
+    for moment in await moments(run):
+        await moment.wait()
+        run.history.note(Fault("connections to Valkey are cut, again and again"))
+        for _ in range(5):
+            run.random.choice(proxies).cut()
+            await asyncio.sleep(run.random.uniform(0.05, 0.3))
+        run.heal()
+
+
+async def cut_a_node_off(run: Run, proxies: Sequence[Proxy]) -> None:
+    for moment in await moments(run):
+        await moment.wait()
+        run.history.note(Fault("a node cannot reach Valkey"))
+        proxy = run.random.choice(proxies)
+        proxy.refuse()
+        await asyncio.sleep(run.random.choice([0.5, LEASE * 1.5]))
+        proxy.heal()
+        run.heal()
+
+
+async def swallow_everything(run: Run, proxies: Sequence[Proxy]) -> None:
+    for moment in await moments(run):
+        await moment.wait()
+        run.history.note(Fault("nothing goes through to Valkey, and nothing says so"))
+        proxy = run.random.choice(proxies)
+        proxy.blackhole()
+        await asyncio.sleep(run.random.choice([1.0, 8.0]))
+        proxy.cut()
+        proxy.heal()
+        run.heal()
+
+
+async def slow_down(run: Run, proxies: Sequence[Proxy]) -> None:
+    moment, *_ = await moments(run)
+    await moment.wait()
+    run.history.note(Fault("the way to Valkey is slow"))
+    for proxy in proxies:
+        proxy.delay(run.random.uniform(0.02, 0.1))
+    await asyncio.sleep(5)
+    for proxy in proxies:
+        proxy.heal()
+    run.heal()
+
+
+async def lose_published(run: Run, proxies: Sequence[Proxy]) -> None:
+    await run.reached(20).wait()
+    run.history.note(Fault("a third of what is published is lost"))
+    for proxy in proxies:
+        proxy.drop_pubsub(0.3)
+    await run.complete.wait()
+    assert sum(proxy.dropped for proxy in proxies) > 10
+
+
 async def restart_nodes_in_turn(run: Run, nodes: Nodes, valkey: Valkey) -> None:
     moment, *_ = await moments(run)
     await moment.wait()
@@ -125,3 +180,31 @@ async def test_what_was_receipted_arrives(
     run = Run(nodes, SEED, senders=SENDERS, messages=MESSAGES, users=14, pipeline=1)
     await run.play(hurt(run, nodes, own_valkey), within=120 * SCALE)
     judge(run, nodes, tmp_path)
+
+
+@pytest.fixture
+def ways(own_valkey: Valkey) -> Iterator[list[Proxy]]:
+    """For each of two nodes its own way to Valkey."""
+    proxies = [Proxy(own_valkey.port, seed=SEED + n) for n in range(2)]
+    for proxy in proxies:
+        proxy.start()
+    yield proxies
+    for proxy in proxies:
+        proxy.close()
+
+
+@pytest.mark.parametrize(
+    "hurt",
+    [cut_connections, cut_a_node_off, swallow_everything, slow_down, lose_published],
+    ids=lambda each: each.__name__,
+)
+async def test_what_was_receipted_arrives_over_a_bad_network(
+    make_nodes: Callable[..., Nodes],
+    ways: list[Proxy],
+    tmp_path: Path,
+    hurt: Callable[[Run, Sequence[Proxy]], Coroutine[None, None, None]],
+) -> None:
+    nodes = make_nodes([f"redis://127.0.0.1:{way.port}?timeout=2" for way in ways], config=CONFIG)
+    run = Run(nodes, SEED, senders=SENDERS, messages=MESSAGES, users=14, pipeline=1)
+    await run.play(hurt(run, ways), within=120 * SCALE)
+    judge(run, nodes, tmp_path, faults=1)

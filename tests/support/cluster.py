@@ -14,7 +14,9 @@ _TURN = 0.02
 
 
 class Nodes(Server):
-    """`count` nodes over the store at `store`; `url`, `port` and `http` are those of the nginx before them.
+    """`count` nodes over the store at `store`, or each over its own way to it.
+
+    `url`, `port` and `http` are those of the nginx before them.
 
     What is done to the server is done to every node.
     """
@@ -22,7 +24,7 @@ class Nodes(Server):
     def __init__(
         self,
         folder: Path,
-        store: str,
+        store: str | Sequence[str],
         *,
         count: int = 2,
         config: str = "",
@@ -31,12 +33,13 @@ class Nodes(Server):
         options: Sequence[str] = (),
     ) -> None:
         super().__init__(folder)
+        stores = [store] * count if isinstance(store, str) else store
         self.nodes: list[Server] = []
-        for number in range(1, count + 1):
+        for number, way in enumerate(stores, 1):
             home = folder / f"n{number}"
             home.mkdir()
             named = ["--node-id", f"n{number}", "--routing", routing, *options]
-            self.nodes.append(Server(home, config=config, application=application, store=store, options=named))
+            self.nodes.append(Server(home, config=config, application=application, store=way, options=named))
         self._nginx = Nginx(folder, [node.port for node in self.nodes])
         self.port = self._nginx.port
         self._started = False

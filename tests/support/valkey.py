@@ -29,8 +29,15 @@ class Valkey:
     """One server on 127.0.0.1, its data in `folder`; killed, restarted and paused."""
 
     def __init__(
-        self, folder: Path, *, port: int | None = None, appendonly: bool = True, extra: Sequence[str] = ()
+        self,
+        folder: Path,
+        *,
+        port: int | None = None,
+        appendonly: bool = True,
+        extra: Sequence[str] = (),
+        sentinel: bool = False,
     ) -> None:
+        self._sentinel = sentinel
         self.folder = folder
         self.port = port if port is not None else free_port()
         self.log = folder / f"valkey-{self.port}.log"
@@ -54,6 +61,8 @@ class Valkey:
         self.folder.mkdir(exist_ok=True)
         command = [binary(), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
         command += ["--save", "", "--appendonly", self._appendonly, "--appenddirname", f"aof-{self.port}"]
+        if self._sentinel:
+            command = [binary(), str(self.folder / "sentinel.conf"), "--sentinel"]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen([*command, *self._extra], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         self.wait_ready()
@@ -75,6 +84,17 @@ class Valkey:
         """What the server answers to one command."""
         with redis.Redis(port=self.port, socket_timeout=DEADLINE) as client:
             return client.execute_command(*args)
+
+    def raw(self, *args: str | int | bytes) -> Any:
+        """What the server answers, as it came."""
+        with redis.Redis(port=self.port, socket_timeout=DEADLINE) as client:
+            connection = client.connection_pool.get_connection()
+            connection.send_command(*args)
+            return connection.read_response()
+
+    def info(self, section: str) -> bytes:
+        """A section of INFO."""
+        return bytes(self.raw("INFO", section))
 
     def kill(self) -> None:
         """SIGKILL."""

@@ -72,7 +72,10 @@ class _Line:
 
     async def _send(self, *command: bytes | str) -> None:
         async with self._writing:
-            await self._connection.send_command(*command)
+            try:
+                await self._connection.send_command(*command)
+            except RuntimeError as error:  # uvloop: the connection was closed meanwhile
+                raise _Cut(str(error)) from error
 
     async def listen(self, heard: Callable[[bytes, bytes], None]) -> None:
         """Hand over what comes, until the connection is cut or does not answer."""
@@ -143,6 +146,8 @@ class RedisBackplane:
                     self._ready.clear()
                     self._cut.clear()
                     await self._close()
+                if (task := asyncio.current_task()) is not None and task.cancelling():
+                    raise asyncio.CancelledError  # the group reported errors, and swallowed that
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))
                 pause = min(pause * 2, _LONGEST_PAUSE)
         finally:
@@ -157,7 +162,7 @@ class RedisBackplane:
             async with asyncio.timeout(seconds):
                 await self._ready.wait()
                 await self._put(subjects)
-        except (OSError, redis_errors.RedisError, asyncio.CancelledError) as error:
+        except (OSError, redis_errors.RedisError, _Cut, asyncio.CancelledError) as error:
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
                 raise
@@ -167,7 +172,7 @@ class RedisBackplane:
         """These are no longer wanted."""
         gone = [channel for subject in subjects if (channel := self._wanted.pop(subject, None)) is not None]
         for line in self._lines.values():
-            with contextlib.suppress(OSError, redis_errors.RedisError):  # then all are gone
+            with contextlib.suppress(OSError, redis_errors.RedisError, _Cut):  # then all are gone
                 if mine := [channel for channel in gone if channel in line.channels]:
                     await line.remove(mine)
 
