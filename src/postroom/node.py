@@ -6,7 +6,7 @@ import random
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, cast
 
 import structlog
 
@@ -30,7 +30,7 @@ from postroom.outbox import Flusher
 from postroom.position import LogKey
 from postroom.router import Router
 from postroom.store import directory_of, open_store
-from postroom.store.base import Appended, Store
+from postroom.store.base import Appended, DirectoryStore, Store
 from postroom.transport.base import Endpoint, Handshake, Receiver, Transport
 from postroom.transport.origin import origin_allowed
 from postroom.wheel import Wheel
@@ -46,7 +46,8 @@ _LAST_WORDS_SECONDS: Final = 10.0
 class Node:
     """One server process. Opened as a context manager; `accept` and `check` serve its WebSocket endpoints.
 
-    Its background tasks live in a task group: the death of one ends the node, loudly.
+    Its background tasks live in a task group: the death of one ends the node, loudly. A `store` or `backplane` that
+    is handed in takes the place of the one that the settings name; with a backplane, it must be a directory too.
     """
 
     def __init__(
@@ -56,6 +57,8 @@ class Node:
         *,
         handlers: Handlers | None = None,
         clock: Clock | None = None,
+        store: Store | None = None,
+        backplane: Backplane | None = None,
     ) -> None:
         self._settings = settings
         self._authentication = authentication
@@ -65,9 +68,10 @@ class Node:
         self._tasks = asyncio.TaskGroup()
         self._running: list[asyncio.Task[None]] = []
         self._draining = False
-        self._store: Store = open_store(settings.store)
-        url = backplane_url(settings)
-        self._backplane = open_backplane(url) if url else None
+        self._store: Store = store if store is not None else open_store(settings.store)
+        self._directory = cast("DirectoryStore", store) if store is not None else None
+        url = backplane_url(settings) if store is None else settings.backplane
+        self._backplane = backplane if backplane is not None else open_backplane(url) if url else None
         self._mesh: Mesh | None = None
         self.metrics = Metrics()
         self.channels = ChannelRegistry(settings.channels)
@@ -166,7 +170,7 @@ class Node:
                 route_cache=times.route_cache_seconds,
             ),
             backplane=backplane,
-            store=directory_of(self._store, settings.store),
+            store=self._directory if self._directory is not None else directory_of(self._store, settings.store),
             hub=self.hub,
             mailbox=self.mailbox,
             metrics=self.metrics,
