@@ -14,7 +14,7 @@ Sentinel and Cluster), `ca-file`, `wait-replicas` (how many replicas must have a
 
 import contextlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Annotated, Any, Final
 from urllib.parse import parse_qsl, unquote
 
@@ -28,6 +28,7 @@ try:
     from redis.asyncio import Redis, RedisCluster, Sentinel
     from redis.asyncio.cluster import ClusterNode
     from redis.asyncio.retry import Retry
+    from redis.asyncio.sentinel import SentinelConnectionPool
     from redis.backoff import NoBackoff
 except ModuleNotFoundError as error:  # pragma: no cover
     raise MissingExtra("redis://", "redis") from error
@@ -120,25 +121,37 @@ def connect(url: RedisUrl, *, connections: int | None = None, read_timeout: floa
 
     `read_timeout` is the URL's `timeout` unless it is given.
     """
-    common = _settings(url, connections, read_timeout)
-    match url.kind:
-        case "standalone":
-            ((host, port),) = url.hosts
-            return Redis(host=host, port=port, db=url.database, retry=_never(), **common)
-        case "sentinel":
-            return _watchers(url).master_for(url.service, retry=_never(), **common)
-        case _:
-            nodes = [ClusterNode(host, port) for host, port in url.hosts]
-            return RedisCluster(startup_nodes=nodes, retry=Retry(NoBackoff(), url.options.max_redirects), **common)
+    settings = _settings(url, connections, read_timeout)
+    if url.kind == "cluster":
+        nodes = [ClusterNode(host, port) for host, port in url.hosts]
+        return RedisCluster(startup_nodes=nodes, retry=Retry(NoBackoff(), url.options.max_redirects), **settings)
+    return _client(url, None, settings)
 
 
-def pool_of(url: RedisUrl, address: tuple[str, int] | None, connections: int) -> Any:
+Connected = Callable[[Any], Awaitable[None]]
+"""Called with each new connection, before it is used."""
+
+
+def pool_of(
+    url: RedisUrl, address: tuple[str, int] | None, connections: int, connected: Connected | None = None
+) -> Any:
     """Up to so many connections to one server, which repeat nothing: the server at `address`, or, of a URL that is
     not a Cluster's, the one that it names (with Sentinel: the primary of the moment)."""
-    if address is None:
-        return connect(url, connections=connections).connection_pool
-    host, port = address
-    return Redis(host=host, port=port, retry=_never(), **_settings(url, connections, None)).connection_pool
+
+    async def greet(connection: Any) -> None:
+        await connection.on_connect()
+        if connected is not None:
+            await connected(connection)
+
+    settings = _settings(url, connections, None)
+    return _client(url, address, settings | {"redis_connect_func": greet}).connection_pool
+
+
+def _client(url: RedisUrl, address: tuple[str, int] | None, settings: dict[str, Any]) -> Any:
+    if url.kind == "sentinel":
+        return _watchers(url).master_for(url.service, connection_pool_class=_WatchedPool, retry=_never(), **settings)
+    host, port = address or url.hosts[0]
+    return Redis(host=host, port=port, db=url.database, retry=_never(), **settings)
 
 
 def _settings(url: RedisUrl, connections: int | None, read_timeout: float | None) -> dict[str, Any]:
@@ -157,6 +170,16 @@ def _settings(url: RedisUrl, connections: int | None, read_timeout: float | None
     if options.tls:
         common |= {"ssl": True, "ssl_ca_certs": options.ca_file}
     return common
+
+
+class _WatchedPool(SentinelConnectionPool):
+    """Closes the connections to the sentinels too, which the library forgets."""
+
+    async def disconnect(self, inuse_connections: bool = True) -> None:
+        await super().disconnect(inuse_connections)
+        if inuse_connections:
+            for sentinel in self.sentinel_manager.sentinels:
+                await sentinel.aclose()
 
 
 def _watchers(url: RedisUrl) -> Sentinel:
@@ -188,7 +211,8 @@ def translated(*, wrote: bool = False) -> Iterator[None]:
         yield
     except (redis_errors.BusyLoadingError, redis_errors.ReadOnlyError, redis_errors.AuthenticationError) as error:
         raise StoreUnavailable(f"the server refuses for now: {error}") from error
-    except (TimeoutError, redis_errors.ConnectionError, redis_errors.TimeoutError, OSError) as error:
+    except (redis_errors.ConnectionError, redis_errors.TimeoutError, OSError, RuntimeError) as error:
+        # uvloop says RuntimeError of a connection that was closed meanwhile.
         kind = OutcomeUnknown if wrote else StoreUnavailable
         raise kind(f"the server does not answer: {error or type(error).__name__}") from error
     except redis_errors.RedisError as error:

@@ -1,6 +1,9 @@
-"""The Redis engine against the store's contracts."""
+"""The Redis engine against the store's contracts: one server, and a Cluster."""
+
+from collections.abc import Iterator
 
 import pytest
+from tests.support.topologies import ValkeyCluster
 
 from postroom.store.redis import RedisStore
 from postroom.testing.contracts.cursor_store import CursorStoreContract, DurableCursorStoreContract
@@ -21,3 +24,29 @@ class TestRedisDirectory(DirectoryStoreContract):
     @pytest.fixture
     def make(self, fresh_url: str) -> MakeDirecting:
         return lambda clock: RedisStore(fresh_url, clock=clock)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyCluster]:
+    servers = ValkeyCluster(tmp_path_factory.mktemp("cluster"))
+    servers.start()
+    yield servers
+    servers.close()
+
+
+@pytest.fixture
+def cluster_url(cluster: ValkeyCluster, fresh_url: str) -> str:
+    """The Cluster, with a prefix that nobody has used."""
+    return f"{cluster.url}?{fresh_url.partition('?')[2]}"
+
+
+class TestRedisClusterStore(LogStoreContract, CursorStoreContract, DurableLogStoreContract, DurableCursorStoreContract):
+    @pytest.fixture
+    def make(self, cluster_url: str) -> Make:
+        return lambda clock: RedisStore(cluster_url, clock=clock)
+
+
+class TestRedisClusterDirectory(DirectoryStoreContract):
+    @pytest.fixture
+    def make(self, cluster_url: str) -> MakeDirecting:
+        return lambda clock: RedisStore(cluster_url, clock=clock)

@@ -184,10 +184,11 @@ class Caller:
             # In the same go, and so on the same connection: WAIT counts from the connection's own last write.
             commands.append((b"WAIT", b"%d" % self._replicas, b"%d" % round(self._wait * 1000)))
             seconds += self._wait
-        replies = await server.exchange(commands, seconds, appends=kind.appends)
+        send = server.append if kind.appends else server.exchange
+        replies = await send(commands, seconds)
         if isinstance(replies[0], redis_errors.NoScriptError):
             commands[0] = kind.script.call(*arguments, by_text=True)
-            replies = await server.exchange(commands, seconds, appends=kind.appends)
+            replies = await send(commands, seconds)
         return replies
 
     def _refused(self, group: Sequence[Request], error: Exception) -> None:

@@ -1,11 +1,12 @@
 """The servers behind the Redis engine: which one owns a slot, the scripts, and one exchange with one server."""
 
 import asyncio
+import contextlib
 import hashlib
 from binascii import crc_hqx
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from importlib.resources import files
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import structlog
 from redis import exceptions as redis_errors
@@ -49,44 +50,70 @@ class Unanswered(Exception):
 
 
 class Server:
-    """One server that takes writes, by its connections: one for appends, the others for all else."""
+    """One server that takes writes, by its connections: one for appends, the others for all else.
+
+    `down`: it was given up, and has not answered since.
+    """
 
     def __init__(self, name: str, url: RedisUrl, address: tuple[str, int] | None) -> None:
         self.name = name
-        self._seconds = url.options.timeout
-        connections = url.options.pool
-        self._pools = {True: pool_of(url, address, 1), False: pool_of(url, address, connections)}
-        self._free = {True: asyncio.Semaphore(1), False: asyncio.Semaphore(connections)}
         self.down = False
+        self._seconds = url.options.timeout
+        self._reads = pool_of(url, address, url.options.pool)
+        self._free = asyncio.Semaphore(url.options.pool)
+        self._appends = pool_of(url, address, 1, self._connected)
+        self._appending = asyncio.Lock()
+        self._appender = _Client(b"", b"")
+        self._doubtful: _Client | None = None
 
-    async def exchange(self, commands: Sequence[Sequence[bytes]], seconds: float, *, appends: bool) -> list[Any]:
+    async def exchange(self, commands: Sequence[Sequence[bytes]], seconds: float) -> list[Any]:
         """Send `commands` in one go; their replies, an error reply among them as an exception.
 
         Raises NotSent or Unanswered.
         """
-        async with self._free[appends]:
-            pool = self._pools[appends]
+        async with _within(seconds, self._free):
+            return await _exchange(self._reads, lambda: commands, seconds)
+
+    async def append(self, commands: Sequence[Sequence[bytes]], seconds: float) -> list[Any]:
+        """The same on the connection for appends; one call at a time.
+
+        What an earlier call has sent and got no answer to is either done when this one is, or never will be: the
+        network may still hold it, and so the server is told to close the connection that it would come from.
+        """
+        async with _within(seconds, self._appending):
+            before: list[Sequence[bytes]] = []
+
+            def after_the_doubtful() -> Sequence[Sequence[bytes]]:
+                # Known only once there is a connection, for a number means nothing to another server.
+                if self._doubtful is not None and self._doubtful.run == self._appender.run:
+                    before.append((b"CLIENT", b"KILL", b"ID", self._doubtful.id))
+                return (*before, *commands)
+
             try:
-                async with asyncio.timeout(seconds):
-                    connection = await pool.get_connection()
-            except (redis_errors.RedisError, OSError, TimeoutError) as error:
-                _raise_final(error)
-                raise NotSent(_reason(error)) from error
+                replies = await _exchange(self._appends, after_the_doubtful, seconds)
+            except Unanswered:
+                self._doubtful = self._appender
+                raise
+            self._doubtful = None
+            return replies[len(before) :]
+
+    async def _connected(self, connection: Any) -> None:
+        # Without these rights the node goes on: what they guard against takes a network that delivers late.
+        known = []
+        for command in ((b"CLIENT", b"ID"), (b"INFO", b"server")):
+            await connection.send_command(*command)
             try:
-                async with asyncio.timeout(seconds):
-                    return await _converse(connection, commands)
-            except (redis_errors.RedisError, OSError, TimeoutError) as error:
-                await connection.disconnect(nowait=True)
-                raise Unanswered(_reason(error)) from error
-            finally:
-                await pool.release(connection)
+                known.append(await connection.read_response())
+            except redis_errors.ResponseError:
+                return
+        self._appender = _Client(b"%d" % known[0], _lines(known[1]).get("run_id", "").encode())
 
     async def ask(self, *command: bytes, script: Script | None = None) -> Any:
         """The reply to one command, or to `script` with these arguments. Raises StoreUnavailable."""
         try:
-            (reply,) = await self.exchange([script.call(*command) if script else command], self._seconds, appends=False)
+            (reply,) = await self.exchange([script.call(*command) if script else command], self._seconds)
             if script is not None and isinstance(reply, redis_errors.NoScriptError):
-                (reply,) = await self.exchange([script.call(*command, by_text=True)], self._seconds, appends=False)
+                (reply,) = await self.exchange([script.call(*command, by_text=True)], self._seconds)
         except (NotSent, Unanswered, redis_errors.RedisError) as error:
             raise StoreUnavailable(f"{self.name}: {_reason(error)}") from error
         if isinstance(reply, Exception):
@@ -95,8 +122,46 @@ class Server:
 
     async def close(self) -> None:
         """Close its connections."""
-        for pool in self._pools.values():
+        for pool in (self._reads, self._appends):
             await pool.aclose()
+
+
+@contextlib.asynccontextmanager
+async def _within(seconds: float, lock: asyncio.Lock | asyncio.Semaphore) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(seconds):
+            await lock.acquire()
+    except TimeoutError:
+        raise NotSent("the calls before this one take too long") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+class _Client(NamedTuple):
+    """A connection as the server knows it: its number, and which start of the server gave it."""
+
+    id: bytes
+    run: bytes
+
+
+async def _exchange(pool: Any, commands: Callable[[], Sequence[Sequence[bytes]]], seconds: float) -> list[Any]:
+    try:
+        async with asyncio.timeout(seconds):
+            connection = await pool.get_connection()
+    except (redis_errors.RedisError, OSError, RuntimeError) as error:  # uvloop: of a closed connection
+        if _is_final(error):
+            raise
+        raise NotSent(_reason(error)) from error
+    try:
+        async with asyncio.timeout(seconds):
+            return await _converse(connection, commands())
+    except (redis_errors.RedisError, OSError, RuntimeError) as error:  # uvloop: of a closed connection
+        await connection.disconnect(nowait=True)
+        raise Unanswered(_reason(error)) from error
+    finally:
+        await pool.release(connection)
 
 
 async def _converse(connection: Any, commands: Sequence[Sequence[bytes]]) -> list[Any]:
@@ -106,19 +171,23 @@ async def _converse(connection: Any, commands: Sequence[Sequence[bytes]]) -> lis
     for _ in commands:
         try:
             replies.append(await connection.read_response())
-        except redis_errors.ConnectionError:
-            raise
+        except redis_errors.ConnectionError as error:
+            # Some refusals are told as if the connection were broken; of what follows them there is no reply then.
+            if len(commands) > 1 or not isinstance(error, _REFUSALS):
+                raise
+            replies.append(error)
         except redis_errors.ResponseError as error:
             replies.append(error)
     return replies
 
 
-def _raise_final(error: BaseException) -> None:
+_REFUSALS: Final = (redis_errors.BusyLoadingError, redis_errors.AuthenticationError)
+
+
+def _is_final(error: BaseException) -> bool:
     # A wrong password does not become right by waiting.
-    if isinstance(error, redis_errors.AuthenticationError | redis_errors.ResponseError) and not isinstance(
-        error, redis_errors.BusyLoadingError
-    ):
-        raise error
+    refused = isinstance(error, redis_errors.AuthenticationError | redis_errors.ResponseError)
+    return refused and not isinstance(error, redis_errors.BusyLoadingError)
 
 
 def _reason(error: BaseException) -> str:
@@ -156,7 +225,7 @@ class Servers:
             for address in dict.fromkeys((*self._known, *self._url.hosts)):
                 try:
                     (slots,) = await self._at(*address).exchange(
-                        [(b"CLUSTER", b"SLOTS")], self._url.options.connect_timeout, appends=False
+                        [(b"CLUSTER", b"SLOTS")], self._url.options.connect_timeout
                     )
                 except (NotSent, Unanswered, redis_errors.RedisError) as error:
                     _log.debug("a server of the cluster does not say who owns what", server=address, reason=str(error))

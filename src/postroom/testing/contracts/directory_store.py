@@ -9,7 +9,7 @@ from typing import Protocol
 import pytest
 
 from postroom.errors import LeaseLost
-from postroom.identity import Lease, NodeId, UserName
+from postroom.identity import NodeId, UserName
 from postroom.position import LogKey
 from postroom.store.base import DirectoryStore, Store
 from postroom.testing.contracts.log_store import HISTORY, HandClock, add, everything, item
