@@ -167,11 +167,13 @@ def judge(run: Run, nodes: Nodes, folder: Path, *, faults: int = FAULTS) -> None
     assert "Traceback" not in nodes.output(100_000), nodes.output(200)
 
 
-@pytest.mark.parametrize("routing", ["directory", "broadcast", "subject"])
 @pytest.mark.parametrize(
-    "hurt",
-    [kill_a_node, pause_a_node, restart_valkey, pause_valkey, restart_nodes_in_turn],
-    ids=lambda each: each.__name__,
+    ("hurt", "routing"),
+    [
+        *((hurt, "directory") for hurt in (pause_a_node, restart_valkey, pause_valkey, restart_nodes_in_turn)),
+        *((kill_a_node, routing) for routing in ("directory", "broadcast", "subject")),
+    ],
+    ids=lambda each: getattr(each, "__name__", each),
 )
 async def test_what_was_receipted_arrives(
     make_nodes: Callable[..., Nodes], own_valkey: Valkey, tmp_path: Path, routing: str, hurt: Hurt

@@ -137,7 +137,8 @@ class Run:
             return
         try:
             await work(client)
-        except (OSError, ConnectionError):
+        except BROKEN:
+            # Also when no answer came for long: whoever waits on a node that is paused connects anew.
             self.history.note(Lost(login))
         finally:
             await client.cut()
