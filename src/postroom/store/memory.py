@@ -25,8 +25,6 @@ from postroom.store.base import (
     message_bytes,
 )
 
-_EPOCH = Epoch(1)
-
 
 class _Log:
     """One log, oldest first, and what its owners have confirmed."""
@@ -61,6 +59,17 @@ class _Log:
             self.floor, self.floor_number = stored.position.offset, stored.number
         del self.entries[:count]
 
+    def lose(self, count: int) -> list[StoredMessage]:
+        kept = max(len(self.entries) - count, 1 if self.floor else 0)
+        gone, self.entries = self.entries[kept:], self.entries[:kept]
+        self.bytes -= sum(message_bytes(stored.message) for stored in gone)
+        self.number -= len(gone)
+        self.last = self.entries[-1].position if self.entries else START
+        for owner, cursor in self.cursors.items():
+            confirmed, number = min((cursor.confirmed, cursor.number), (self.last, self.number))
+            self.cursors[owner] = Cursor(confirmed, number, min(cursor.attempted, self.last.offset))
+        return gone
+
 
 class _Kept:
     """What one store holds; nodes of one process that name the same URL share it."""
@@ -75,6 +84,7 @@ class _Kept:
         self.incarnations = 0
         self.entries: dict[UserName, dict[Lease, None]] = {}
         self.users = 0
+        self.epoch = Epoch(1)
 
 
 class MemoryStore:
@@ -124,7 +134,7 @@ class MemoryStore:
         live = item.live or item.log.user in self._kept.entries
         previous = log.last.offset
         offset = max(previous + 1, int(self._clock.wall() * 1e6), item.at_least + 1)
-        log.last, log.number = Position(_EPOCH, offset), log.number + 1
+        log.last, log.number = Position(self._kept.epoch, offset), log.number + 1
         log.entries.append(StoredMessage(item.message, log.last, previous, log.number, live))
         log.bytes += size
         listed = tuple(self._kept.entries.get(item.log.user, ())) if item.log.user is not None else ()
@@ -143,6 +153,14 @@ class MemoryStore:
                 return MailboxFull("the mailbox is full")
             log.drop(1)
         return None
+
+    def fail_over(self, lost: Mapping[LogKey, int]) -> Sequence[StoredMessage]:
+        """For tests: go on as a replica that had not yet got the newest `lost` messages of each log. What is lost."""
+        self._kept.epoch = Epoch(self._kept.epoch + 1)
+        gone = {(log, stored.position): stored for log, count in lost.items() for stored in self._logs[log].lose(count)}
+        for key in [key for key, (first, _, _) in self._keys.items() if (key[0], first.position) in gone]:
+            del self._keys[key]
+        return list(gone.values())
 
     async def read(self, log: LogKey, after: Position, limit: int, max_bytes: int) -> Page:
         """See `LogStore.read`."""
