@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import stomp
+from tests.support.cluster import Nodes
 from tests.support.deadline import DEADLINE
 from tests.support.server import Server
 from tests.support.services import require
@@ -29,8 +30,9 @@ def packages() -> Path:
 @pytest.mark.parametrize("socket", ["ws", "sockjs-1.1", "sockjs-1.6"])
 @pytest.mark.parametrize("library", ["stompjs-2", "webstomp", "stompjs-7"])
 def test_two_users_talk_in_node(shared_server: Server, packages: Path, library: str, socket: str) -> None:
+    nodes = "2" if isinstance(shared_server, Nodes) else "1"
     ended = subprocess.run(
-        ["node", str(_HERE / "clients" / "talk.cjs"), library, socket, str(shared_server.port)],
+        ["node", str(_HERE / "clients" / "talk.cjs"), library, socket, str(shared_server.port), nodes],
         env={**os.environ, "NODE_PATH": str(packages)},
         capture_output=True,
         text=True,

@@ -1,9 +1,9 @@
-// Two users talk through an unmodified client library: node talk.cjs LIBRARY SOCKET PORT
+// Two users talk through an unmodified client library: node talk.cjs LIBRARY SOCKET PORT NODES
 // LIBRARY: stompjs-2, webstomp or stompjs-7. SOCKET: ws, sockjs-1.1 or sockjs-1.6.
 'use strict';
 const assert = require('node:assert');
 
-const [library, socket, port] = process.argv.slice(2);
+const [library, socket, port, nodes] = process.argv.slice(2);
 const QUEUE = '/user/queue/x';
 
 const open = {
@@ -134,7 +134,8 @@ async function main() {
   for (let number = 0; number < 20; number++) {
     const message = await b.messages.next();
     assert.equal(message.body, `waits ${number}`);
-    assert.equal(message.headers.redelivered, undefined);
+    // With several nodes, what is stored in the moment in which a user leaves may be marked.
+    if (nodes === '1') assert.equal(message.headers.redelivered, undefined);
   }
   await Promise.all([a.disconnect(), b.disconnect()]);
   console.log('talked');
