@@ -132,7 +132,9 @@ async function main() {
   for (let number = 0; number < 20; number++) assert.equal(await a.receipts.next(), `w${number}`);
   b = await join(ben);
   for (let number = 0; number < 20; number++) {
-    const message = await b.messages.next();
+    let message = await b.messages.next();
+    // What b had and had not proven when it left comes again, marked.
+    while (message.headers.redelivered && !message.body.startsWith('waits')) message = await b.messages.next();
     assert.equal(message.body, `waits ${number}`);
     // With several nodes, what is stored in the moment in which a user leaves may be marked.
     if (nodes === '1') assert.equal(message.headers.redelivered, undefined);

@@ -46,7 +46,7 @@ def pem(key: Any) -> str:
 
 
 def token(key: Any = SECRET, algorithm: str = "HS256", *, kid: str | None = None, **claims: Any) -> str:
-    body = {"sub": "anna", "exp": NOW + 60, **claims}
+    body = {"sub": "anna", "exp": NOW + 7200, **claims}
     headers = {"kid": kid} if kid else None
     return jwt.encode({k: v for k, v in body.items() if v is not None}, key, algorithm, headers=headers)
 
@@ -79,7 +79,7 @@ def test_no_token_names_nobody() -> None:
         token(exp=None),
         token(sub=None),
         token(nbf=NOW + 600),
-        jwt.encode({"sub": "anna", "exp": NOW + 60}, "", "none"),
+        jwt.encode({"sub": "anna", "exp": NOW + 7200}, "", "none"),
         token(SECRET, "HS512"),
         token(sub="a\nb"),
         "not.a.token",
@@ -215,7 +215,7 @@ def test_while_the_key_set_cannot_be_read_the_last_keys_count(tmp_path: Path, mo
 def test_a_public_key_is_no_secret(algorithm: str) -> None:
     """The classic confusion: a token signed with the public key as if that were a secret."""
     who = JwtAuthenticator(algorithms=["RS256"], key=pem(RSA))
-    body, key = {"sub": "anna", "exp": NOW + 60}, pem(RSA).encode()
+    body, key = {"sub": "anna", "exp": NOW + 7200}, pem(RSA).encode()
     head = {"alg": algorithm, "typ": "JWT"}
     parts = [urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=") for part in (head, body)]
     forged = b".".join([*parts, urlsafe_b64encode(hmac.digest(key, b".".join(parts), "sha256")).rstrip(b"=")])
