@@ -43,10 +43,15 @@ class Refused:
 
 @dataclass(frozen=True)
 class Subscribed:
-    """A SUBSCRIBE is about to be written."""
+    """A SUBSCRIBE is about to be written.
+
+    `handles`: what comes counts only once it is `Handled`. `marks`: a repeat must say that it is one.
+    """
 
     subscription: str
     owner: Owner
+    handles: bool = False
+    marks: bool = True
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,15 @@ class Got:
     previous: int
     redelivered: bool
     body: str
+    skipped: int = 0
+
+
+@dataclass(frozen=True)
+class Handled:
+    """A client has done with a message what it wants to, and may say so."""
+
+    subscription: str
+    key: str
 
 
 @dataclass(frozen=True)
@@ -68,6 +82,22 @@ class Confirmed:
 
     subscription: str
     through: int
+    epoch: int = 0
+
+
+@dataclass(frozen=True)
+class Gone:
+    """The store itself has lost it, receipted or not: it is as if it had never been, and may be sent anew."""
+
+    key: str
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """It fell to the mailbox's bounds, and the owner was told so."""
+
+    key: str
+    owner: Owner
 
 
 @dataclass(frozen=True)
@@ -84,7 +114,7 @@ class Fault:
     name: str
 
 
-Event = Sent | Receipted | Refused | Subscribed | Got | Confirmed | Lost | Fault
+Event = Sent | Receipted | Refused | Subscribed | Got | Handled | Confirmed | Gone | Dropped | Lost | Fault
 
 
 @dataclass
@@ -94,11 +124,12 @@ class History:
     events: list[Event] = field(default_factory=list)
     times: list[tuple[float, float]] = field(default_factory=list)
     noted: Callable[[Event], None] = lambda event: None
+    now: Callable[[], tuple[float, float]] = lambda: (time.monotonic(), time.time())  # noqa: TID251  (for people)
 
     def note(self, event: Event) -> None:
         """Add `event`, now."""
         self.events.append(event)
-        self.times.append((time.monotonic(), time.time()))  # noqa: TID251  (a record for people)
+        self.times.append(self.now())
         self.noted(event)
 
     def dump(self, path: Path) -> None:
@@ -151,6 +182,10 @@ class _Facts:
         self.began: dict[str, int] = {}
         self.got: dict[str, list[Got]] = defaultdict(list)
         self.all: list[tuple[int, Got]] = []
+        self.handles: set[str] = set()
+        self.marks: set[str] = set()
+        self.handled: dict[Owner, set[str]] = defaultdict(set)
+        self.gone: set[str] = set()
         self.confirmed: list[tuple[int, Confirmed]] = []
         self.lost = 0
         self.faults = 0
@@ -168,12 +203,24 @@ class _Facts:
                 case Subscribed(subscription, owner):
                     self.owner[subscription], self.began[subscription] = owner, at
                     latest[owner] = subscription
+                    if event.handles:
+                        self.handles.add(subscription)
+                    if event.marks:
+                        self.marks.add(subscription)
                 case Got():
                     owner = self.owner[event.subscription]
                     if latest[owner] != event.subscription:
                         self.shared.add(owner)  # two tabs at once: whose eyes were first is not the server's doing
                     self.got[event.subscription].append(event)
                     self.all.append((at, event))
+                    if event.subscription not in self.handles:
+                        self.handled[owner].add(event.key)
+                case Handled(subscription, key):
+                    self.handled[self.owner[subscription]].add(key)
+                case Gone(key):
+                    self.gone.add(key)
+                case Dropped(key, owner):
+                    self.handled[owner].add(key)
                 case Confirmed():
                     self.confirmed.append((at, event))
                 case Lost():
@@ -184,14 +231,11 @@ class _Facts:
 
 
 def _nothing_lost(facts: _Facts, owners: list[Owner]) -> Iterator[str]:
-    handled: dict[Owner, set[str]] = defaultdict(set)
-    for _, got in facts.all:
-        handled[facts.owner[got.subscription]].add(got.key)
     wanted: dict[str, set[str]] = defaultdict(set)
-    for key in facts.receipted:
+    for key in facts.receipted - facts.gone:
         wanted[facts.sent[key].receiver].add(key)
     for owner in owners:
-        for key in sorted(wanted[owner[0]] - handled[owner]):
+        for key in sorted(wanted[owner[0]] - facts.handled[owner]):
             yield f"lost: {key} was receipted, and never came to {owner}"
 
 
@@ -214,13 +258,13 @@ def _order_in_subscriptions(facts: _Facts) -> Iterator[str]:
         keys: set[str] = set()
         last: Got | None = None
         for got in messages:
-            if got.key in keys:
+            if got.key in keys and got.key not in facts.gone:
                 yield f"twice: {got.key} in {subscription}"
             keys.add(got.key)
             if last is not None:
                 if (got.epoch, got.offset) <= (last.epoch, last.offset):
                     yield f"position: {got.key} at {got.offset} came after {last.offset} in {subscription}"
-                elif got.previous != last.offset:
+                elif got.previous != last.offset and not got.skipped and last.key not in facts.gone:
                     yield f"gap: {got.key} follows {got.previous}, but {last.offset} came before it in {subscription}"
             last = got
 
@@ -231,7 +275,7 @@ def _order_of_pairs(facts: _Facts) -> Iterator[str]:
     seen: dict[Owner, set[str]] = defaultdict(set)
     for _, got in facts.all:
         sent = facts.sent.get(got.key)
-        if sent is None:
+        if sent is None or got.key in facts.gone:
             continue
         pair = (got.subscription, sent.sender)
         if sent.seq < in_subscription.get(pair, -1):
@@ -250,7 +294,7 @@ def _one_position_a_key(facts: _Facts) -> Iterator[str]:
     key_at: dict[tuple[str, int, int], str] = {}
     for _, got in facts.all:
         place = (got.epoch, got.offset)
-        if position.setdefault(got.key, place) != place:
+        if position.setdefault(got.key, place) != place and got.key not in facts.gone:
             yield f"stored twice: {got.key} at {position[got.key]} and at {place}"
         log = (facts.owner[got.subscription][0], *place)
         if key_at.setdefault(log, got.key) != got.key:
@@ -260,19 +304,19 @@ def _one_position_a_key(facts: _Facts) -> Iterator[str]:
 def _confirmed_stays_confirmed(facts: _Facts) -> Iterator[str]:
     for subscription, messages in facts.got.items():
         owner, began = facts.owner[subscription], facts.began[subscription]
-        stands = max(
-            (c.through for at, c in facts.confirmed if at < began and facts.owner[c.subscription] == owner), default=0
-        )
+        confirms = [c for at, c in facts.confirmed if at < began and facts.owner[c.subscription] == owner]
+        stands = max(((c.epoch, c.through) for c in confirms), default=(0, 0))
         for got in messages:
-            if got.offset <= stands:
-                yield f"confirmed, and yet again: {got.key} at {got.offset} in {subscription}; {stands} stood"
+            if (got.epoch if stands[0] else 0, got.offset) <= stands:
+                yield f"confirmed, and yet again: {got.key} at {got.offset} in {subscription}; {stands[1]} stood"
 
 
 def _repeats_are_marked(facts: _Facts) -> Iterator[str]:
     first: dict[tuple[Owner, str], int] = {}
     for at, got in facts.all:
         seen = first.setdefault((facts.owner[got.subscription], got.key), at)
-        if seen < facts.began[got.subscription] and not got.redelivered:
+        known = got.subscription in facts.marks and got.key not in facts.gone
+        if known and seen < facts.began[got.subscription] and not got.redelivered:
             yield f"not marked: {got.key} came again in {got.subscription} without redelivered"
 
 
