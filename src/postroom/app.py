@@ -28,6 +28,7 @@ from postroom.errors import ConfigurationError
 from postroom.handlers import Handler, Handlers
 from postroom.http.health import health_routes
 from postroom.http.sockjs import sockjs_routes
+from postroom.listeners import BACKLOG, bind, check_unix_socket, stomp_listener, tls_context
 from postroom.node import Node
 from postroom.transport.base import Endpoint, Route
 from postroom.transport.front import FrontLimits, front
@@ -128,15 +129,24 @@ async def _serve(
         settings = structs.replace(settings, channels=(*settings.channels, *app.channels))
     who = authentication if authentication is not None else authentication_of(settings)
     async with Node(settings, who, handlers=app.handlers) as node:
-        sockets = [_bind(settings.host, settings.port)]
+        config = _uvicorn_config(settings, node, routes)
+        sockets = None if settings.unix_socket is not None else [bind(settings.host, settings.port)]
         _log.info(
             "serving",
-            url=f"http://{settings.host}:{sockets[0].getsockname()[1]}",
+            url=_url(settings, sockets),
             stomp=settings.endpoints.stomp,
             sockjs=settings.endpoints.sockjs,
             store=settings.store,
         )
-        await _Server(_uvicorn_config(settings, node, routes), node).serve(sockets=sockets)
+        async with stomp_listener(settings, node):
+            await _Server(config, node).serve(sockets=sockets)
+
+
+def _url(settings: Settings, sockets: Sequence[socket.socket] | None) -> str:
+    if sockets is None:
+        return f"unix:{settings.unix_socket}"
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"http{'s' if settings.tls is not None else ''}://{host}:{sockets[0].getsockname()[1]}"
 
 
 def authentication_of(settings: Settings) -> Authentication:
@@ -191,6 +201,11 @@ def _uvicorn_config(settings: Settings, node: Node, routes: Routes | None) -> uv
         _route(settings, node.endpoint()),
         FrontLimits(head_seconds=limits.request_seconds, max_message_bytes=_frame_bytes(settings)),
     )
+    tls = settings.tls
+    if tls is not None:
+        tls_context(tls)  # what is wrong with it is told in one line
+    if settings.unix_socket is not None:
+        check_unix_socket(settings.unix_socket)
     return uvicorn.Config(
         web,
         http=http,  # type: ignore[arg-type]
@@ -199,7 +214,10 @@ def _uvicorn_config(settings: Settings, node: Node, routes: Routes | None) -> uv
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=5,
-        backlog=4096,
+        backlog=BACKLOG,
+        uds=settings.unix_socket,
+        ssl_certfile=tls.certificate if tls is not None else None,
+        ssl_keyfile=tls.key if tls is not None else None,
     )
 
 
@@ -217,20 +235,6 @@ def _route(settings: Settings, endpoint: Endpoint) -> Route:
         return endpoint if path == plain else below_prefix(path)
 
     return route
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        if sys.platform != "win32":
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind((host, port))
-    except OSError as error:
-        bound.close()
-        raise OSError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
-    bound.set_inheritable(False)
-    return bound
 
 
 class _Server(uvicorn.Server):

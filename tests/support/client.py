@@ -26,7 +26,7 @@ class Pipe(Protocol):
     def close_code(self) -> int | None: ...
 
 
-class _WebSocket:
+class WebSocketPipe:
     """The `websockets` library as a pipe. It answers PINGs by itself, as a browser does."""
 
     def __init__(self, connection: ClientConnection) -> None:
@@ -68,7 +68,7 @@ class StompClient:
         if not pongs:
             return cls(await RawWebSocket.open(server.port, pongs=False))
         return cls(
-            _WebSocket(
+            WebSocketPipe(
                 await websockets.connect(
                     server.url, max_queue=None, ping_interval=None, compression=None, close_timeout=DEADLINE
                 )
@@ -87,12 +87,18 @@ class StompClient:
     ) -> Self:
         """Connect and authenticate."""
         client = await cls.open(server, pongs=pongs)
+        return await client.introduced(login, device=device, headers=headers)
+
+    async def introduced(
+        self, login: str, *, device: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> Self:
+        """This client, once it is authenticated."""
         try:
-            await client._introduce(login, device, headers or {})
+            await self._introduce(login, device, headers or {})
         except BaseException:
-            await client.cut()
+            await self.cut()
             raise
-        return client
+        return self
 
     async def _introduce(self, login: str, device: str | None, headers: Mapping[str, str]) -> None:
         told = {"accept-version": "1.2", "host": "test", "heart-beat": "0,0", "login": login}
@@ -247,7 +253,7 @@ class StompClient:
         The answer to our own PING comes behind the server's PINGs, which are answered by then; the receipt of
         an ACK leaves after all confirms before it are stored.
         """
-        assert isinstance(self.pipe, _WebSocket), "a raw client proves nothing"
+        assert isinstance(self.pipe, WebSocketPipe), "a raw client proves nothing"
         try:
             async with asyncio.timeout(DEADLINE):
                 await (await self.pipe.connection.ping())
@@ -268,7 +274,7 @@ class StompClient:
 
     async def cut(self) -> None:
         """Drop the line without a word."""
-        if isinstance(self.pipe, _WebSocket):
+        if isinstance(self.pipe, WebSocketPipe):
             self.pipe.connection.transport.abort()
             async with asyncio.timeout(DEADLINE):
                 await self.pipe.connection.wait_closed()

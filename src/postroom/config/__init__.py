@@ -12,6 +12,7 @@ from postroom.config.settings import (
     Limits,
     Log,
     Settings,
+    Tls,
 )
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Limits",
     "Log",
     "Settings",
+    "Tls",
     "check_authentication",
     "load",
 ]

@@ -12,6 +12,7 @@ Milliseconds = Annotated[int, Meta(ge=0, le=86_400_000)]
 Seconds = Annotated[float, Meta(ge=0, le=86_400)]
 Deadline = Annotated[float, Meta(gt=0, le=86_400)]
 Text = Annotated[str, Meta(min_length=1)]
+Port = Annotated[int, Meta(ge=0, le=65_535)]
 
 
 class Endpoints(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
@@ -104,6 +105,13 @@ class Auth(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
     header: HeaderAuth | None = None
 
 
+class Tls(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
+    """Files (PEM) of the certificate, with its chain, and of its key. All ports speak TLS then."""
+
+    certificate: Text
+    key: Text
+
+
 class Log(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
     """What is logged, and how."""
 
@@ -116,7 +124,9 @@ class Settings(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
 
     node_id: Text = "node-1"
     host: Text = "127.0.0.1"
-    port: Annotated[int, Meta(ge=0, le=65_535)] = 8080
+    port: Port = 8080
+    unix_socket: Text | None = None
+    stomp_port: Port | None = None
     store: Text = "sqlite:///postroom-data/postroom.db"
     backplane: str = ""
     routing: Literal["broadcast", "directory", "subject"] = "directory"
@@ -131,5 +141,6 @@ class Settings(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
     delivery: Delivery = Delivery()
     cluster: Cluster = Cluster()
     auth: Auth = Auth()
+    tls: Tls | None = None
     log: Log = Log()
     channels: tuple[Channel, ...] = field(default=(), name="channel")

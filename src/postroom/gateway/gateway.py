@@ -75,7 +75,7 @@ class Gateway:
             heart_beat=limits.heart_beat,
             server=desk.name,
             max_transactions=limits.transactions,
-            append_missing_nul=limits.append_missing_nul,
+            append_missing_nul=limits.append_missing_nul and handshake.messages,
         )
         self.outbox = Outbox(transport, desk.flusher, max_bytes=limits.write_buffer_bytes, overflowed=self._overflowed)
         self._session: Session | None = None
@@ -116,9 +116,9 @@ class Gateway:
             else:
                 self._step(event)
 
-    def proved(self, token: bytes) -> None:
-        """The client answered a probe."""
-        self._pongs += 1
+    def proved(self, token: bytes, *, alive: bool = True) -> None:
+        """The client, or its system, answered a probe."""
+        self._pongs += alive
         session = self._session
         if session is None or session.prober is None:
             return

@@ -13,7 +13,9 @@ class Handshake(Struct, frozen=True):
     """The HTTP request that opened the pipe.
 
     `path` is percent-decoded and has no query; `headers` have lower-case names (a repeated header's values are
-    joined with `, `); `subprotocol` is the one that was agreed on, or None.
+    joined with `, `); `peer_address` is `unix` over a Unix socket; `subprotocol` is the one that was agreed on,
+    or None. `messages` is False where the pipe carries a stream of bytes that nothing cuts into messages (TCP):
+    path and headers are empty then.
     """
 
     path: str
@@ -22,6 +24,7 @@ class Handshake(Struct, frozen=True):
     peer_address: str
     secure: bool
     subprotocol: str | None = None
+    messages: bool = True
 
 
 class Transport(Protocol):
@@ -69,8 +72,11 @@ class Receiver(Protocol):
         """One whole message of the client (text or binary)."""
         ...
 
-    def proved(self, token: bytes) -> None:
-        """The client has everything that was written before the probe with this token."""
+    def proved(self, token: bytes, *, alive: bool = True) -> None:
+        """The client has everything that was written before the probe with this token.
+
+        `alive` is False where only its system said so: that is no sign of the client itself.
+        """
         ...
 
     def writable(self) -> None:

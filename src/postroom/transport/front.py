@@ -17,7 +17,14 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from postroom.errors import HandshakeRefused
 from postroom.transport.base import Endpoint, Handshake, Route
-from postroom.transport.handshake import RequestHead, check_upgrade, choose_subprotocol, parse_head, refusal
+from postroom.transport.handshake import (
+    RequestHead,
+    check_upgrade,
+    choose_subprotocol,
+    parse_head,
+    peer_address,
+    refusal,
+)
 from postroom.transport.native import upgrade
 
 _log = structlog.get_logger("postroom.front")
@@ -190,12 +197,11 @@ def open_websocket(
 ) -> None:
     """Check the handshake and, if all is well, upgrade. Raises HandshakeRefused."""
     key = check_upgrade(request)
-    peer = pipe.get_extra_info("peername")
     handshake = Handshake(
         path=request.path,
         query=request.query,
         headers=request.headers,
-        peer_address=peer[0] if isinstance(peer, tuple) else "",
+        peer_address=peer_address(pipe),
         secure=pipe.get_extra_info("ssl_object") is not None,
     )
     endpoint.check(handshake)

@@ -1,7 +1,9 @@
 """The opening handshake (RFC 6455, section 4.2), as strict as it says and as lenient as browsers need."""
 
+import asyncio
 import base64
 import binascii
+import socket
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Final
@@ -10,6 +12,9 @@ from urllib.parse import unquote_to_bytes
 from msgspec import Struct
 
 from postroom.errors import HandshakeRefused
+
+UNIX: Final = "unix"
+"""The address of a client that came over a Unix socket."""
 
 _MAX_HEADERS: Final = 100
 
@@ -40,6 +45,15 @@ class RequestHead(Struct, frozen=True):
     def upgrades(self) -> bool:
         """Whether it asks for a WebSocket."""
         return "websocket" in _tokens(self.headers.get("upgrade", ""))
+
+
+def peer_address(pipe: asyncio.Transport) -> str:
+    """The client's IP address; `unix` over a Unix socket, which has none; empty where it has gone already."""
+    peer = pipe.get_extra_info("peername")
+    if isinstance(peer, tuple):
+        return str(peer[0])
+    carrier = pipe.get_extra_info("socket")
+    return UNIX if carrier is not None and carrier.family == getattr(socket, "AF_UNIX", None) else ""
 
 
 def parse_head(head: bytes) -> RequestHead | None:

@@ -7,6 +7,7 @@ before the answer to the frame before: the outlet turns it into a failure of our
 
 import asyncio
 import logging
+import socket
 from collections import deque
 from enum import Enum
 from typing import Any, Final
@@ -34,6 +35,7 @@ _log = structlog.get_logger("postroom.websocket")
 _CLOSE_SECONDS: Final = 5.0
 _READ_BUFFER: Final = 2048
 _HIGH_WATER: Final = 65_536
+_UNIX: Final = getattr(socket, "AF_UNIX", None)
 
 # An adapter, not a Logger: picows makes a child Logger a connection of the latter.
 _quiet = logging.getLogger("postroom.picows")
@@ -245,6 +247,24 @@ class NativeTransport(WSListener):
         self._pipe.close()
 
 
+class _UnixSocket:
+    """What picows takes for a Unix socket, which has no options of TCP for it to set."""
+
+    __slots__ = ("_fileno",)
+
+    def __init__(self, fileno: int) -> None:
+        self._fileno = fileno
+
+    def fileno(self) -> int:
+        return self._fileno
+
+    def setsockopt(self, *_: int) -> None:
+        """Nothing to set."""
+
+    def getsockopt(self, *_: int) -> int:
+        return 0
+
+
 class _Outlet:
     """What picows takes for its transport. The real one's buffer size is hidden, so that all it writes comes here."""
 
@@ -256,7 +276,10 @@ class _Outlet:
         self._open = False
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return self._pipe.get_extra_info(name, default)
+        found = self._pipe.get_extra_info(name, default)
+        if name == "socket" and getattr(found, "family", None) == _UNIX:
+            return _UnixSocket(found.fileno())
+        return found
 
     def get_write_buffer_size(self) -> int:
         return 1

@@ -109,10 +109,10 @@ class SockJSTransport:
         for text in [messages] if isinstance(messages, str) else messages:
             self._receiver.receive(text.encode())
 
-    def proved(self, token: bytes) -> None:
+    def proved(self, token: bytes, *, alive: bool = True) -> None:
         """Passed on."""
         if self._receiver is not None:
-            self._receiver.proved(token)
+            self._receiver.proved(token, alive=alive)
 
     def writable(self) -> None:
         """Passed on."""
