@@ -29,7 +29,7 @@ class Echo:
         if self._pipe.buffered_bytes > 1024 * 1024:
             self._pipe.pause_reading()
 
-    def proved(self, token: bytes) -> None:
+    def proved(self, token: bytes, *, alive: bool = True) -> None:
         """Nothing was asked."""
 
     def writable(self) -> None:
