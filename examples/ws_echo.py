@@ -8,8 +8,8 @@ import argparse
 import uvicorn
 from starlette.applications import Starlette
 
-from postroom.transport import websocket
 from postroom.transport.base import Endpoint, Handshake, Receiver, Transport
+from postroom.transport.deflate import Compression
 from postroom.transport.front import FrontLimits, front
 from postroom.transport.native import NativeTransport
 
@@ -24,8 +24,7 @@ class Echo:
 
     def receive(self, data: bytes) -> None:
         """One message."""
-        frame = websocket.text_message if self._pipe.last_was_text else websocket.binary_message
-        self._pipe.write(frame(data))
+        self._pipe.send(data, text=self._pipe.last_was_text)
         if self._pipe.buffered_bytes > 1024 * 1024:
             self._pipe.pause_reading()
 
@@ -51,9 +50,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=9001)
+    parser.add_argument("--compress", action="store_true", help="agree to permessage-deflate")
     options = parser.parse_args()
     endpoint = Endpoint(accept=accept, check=lambda handshake: None)
-    http = front(lambda path: endpoint if path == "/" else None, FrontLimits(max_message_bytes=MAX_BYTES))
+    limits = FrontLimits(max_message_bytes=MAX_BYTES, compression=Compression() if options.compress else None)
+    http = front(lambda path: endpoint if path == "/" else None, limits)
     config = uvicorn.Config(
         Starlette(),
         host=options.host,

@@ -31,6 +31,7 @@ from postroom.http.sockjs import sockjs_routes
 from postroom.listeners import BACKLOG, bind, check_unix_socket, stomp_listener, tls_context
 from postroom.node import Node
 from postroom.transport.base import Endpoint, Route
+from postroom.transport.deflate import Compression
 from postroom.transport.front import FrontLimits, front
 from postroom.transport.sockjs import Heartbeats, sockjs_route
 
@@ -199,7 +200,11 @@ def _uvicorn_config(settings: Settings, node: Node, routes: Routes | None) -> uv
     )
     http = front(
         _route(settings, node.endpoint()),
-        FrontLimits(head_seconds=limits.request_seconds, max_message_bytes=_frame_bytes(settings)),
+        FrontLimits(
+            head_seconds=limits.request_seconds,
+            max_message_bytes=_frame_bytes(settings),
+            compression=_compression(settings),
+        ),
     )
     tls = settings.tls
     if tls is not None:
@@ -225,6 +230,13 @@ def _frame_bytes(settings: Settings) -> int:
     # A message of the largest body with a full head, and what SockJS makes of it when every byte is escaped.
     limits = settings.limits
     return 6 * (limits.max_message_bytes + 8 * limits.max_header_bytes)
+
+
+def _compression(settings: Settings) -> Compression | None:
+    terms = settings.compression
+    if not terms.enabled:
+        return None
+    return Compression(window_bits=terms.window_bits, level=terms.level, min_bytes=terms.min_bytes)
 
 
 def _route(settings: Settings, endpoint: Endpoint) -> Route:

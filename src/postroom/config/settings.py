@@ -112,6 +112,15 @@ class Tls(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
     key: Text
 
 
+class Compression(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
+    """permessage-deflate (RFC 7692): each message of `min_bytes` or more by itself, if the client offers it."""
+
+    enabled: bool = False
+    window_bits: Annotated[int, Meta(ge=9, le=15)] = 12
+    level: Annotated[int, Meta(ge=1, le=9)] = 1
+    min_bytes: Count = 256
+
+
 class Log(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
     """What is logged, and how."""
 
@@ -142,5 +151,6 @@ class Settings(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
     cluster: Cluster = Cluster()
     auth: Auth = Auth()
     tls: Tls | None = None
+    compression: Compression = Compression()
     log: Log = Log()
     channels: tuple[Channel, ...] = field(default=(), name="channel")

@@ -17,6 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from postroom.errors import HandshakeRefused
 from postroom.transport.base import Endpoint, Handshake, Route
+from postroom.transport.deflate import Compression, negotiate
 from postroom.transport.handshake import (
     RequestHead,
     check_upgrade,
@@ -33,11 +34,15 @@ _END: Final = b"\r\n\r\n"
 
 
 class FrontLimits(Struct, frozen=True):
-    """What a client may do before it has said what it wants."""
+    """What a client may do before it has said what it wants, and what a WebSocket may carry.
+
+    `compression` None: permessage-deflate is not agreed to.
+    """
 
     head_seconds: float = 10.0
     head_bytes: int = 16_384
     max_message_bytes: int = 1_048_576
+    compression: Compression | None = None
 
 
 def front(route: Route, limits: FrontLimits) -> Callable[..., asyncio.Protocol]:
@@ -208,4 +213,6 @@ def open_websocket(
     subprotocol = choose_subprotocol(request.headers, endpoint.subprotocols)
     if subprotocol is not None:
         handshake = structs.replace(handshake, subprotocol=subprotocol)
-    upgrade(pipe, endpoint, handshake, key, rest, max_bytes=limits.max_message_bytes)
+    offers = request.headers.get("sec-websocket-extensions")
+    agreed = negotiate(offers, limits.compression) if offers and limits.compression is not None else None
+    upgrade(pipe, endpoint, handshake, key, rest, max_bytes=limits.max_message_bytes, agreed=agreed)

@@ -26,8 +26,9 @@ from picows import (
 )
 from picows.picows import WSProtocol  # type: ignore[attr-defined]  # not public API: the version is bounded
 
-from postroom.transport import websocket
+from postroom.transport import deflate, websocket
 from postroom.transport.base import Endpoint, Framing, Handshake, Receiver
+from postroom.transport.deflate import Agreed, Compression
 from postroom.transport.websocket import Fault
 
 _log = structlog.get_logger("postroom.websocket")
@@ -56,11 +57,16 @@ class State(Enum):
 
 
 class NativeTransport(WSListener):
-    """One WebSocket connection. `max_bytes` bounds a message, whole or in fragments."""
+    """One WebSocket connection. `max_bytes` bounds a message, whole, in fragments or inflated.
+
+    `compression` is what the handshake agreed on; None: nothing is compressed.
+    """
 
     __slots__ = (
         "_assembly",
         "_code",
+        "_compression",
+        "_framing",
         "_held",
         "_max_bytes",
         "_pipe",
@@ -71,10 +77,12 @@ class NativeTransport(WSListener):
         "last_was_text",
     )
 
-    def __init__(self, pipe: asyncio.Transport, max_bytes: int) -> None:
+    def __init__(self, pipe: asyncio.Transport, max_bytes: int, compression: Compression | None = None) -> None:
         super().__init__()
         self._pipe = pipe
         self._max_bytes = max_bytes
+        self._compression = compression
+        self._framing = websocket.message if compression is None else deflate.framing(compression)
         self._receiver: Receiver | None = None
         self._assembly: websocket.Assembly | None = None
         self._held: deque[tuple[int, bytes]] | None = None
@@ -97,10 +105,10 @@ class NativeTransport(WSListener):
                 self._end()
             return
         try:
-            if frame.rsv1 or frame.rsv2 or frame.rsv3:
-                raise Fault(websocket.PROTOCOL_ERROR, "a reserved bit is set, and no extension was agreed on")
             kind = frame.msg_type
-            if (kind is _TEXT or kind is _BINARY) and frame.fin and self._assembly is None:
+            if frame.rsv1 or frame.rsv2 or frame.rsv3:
+                self._reserved(frame)
+            elif (kind is _TEXT or kind is _BINARY) and frame.fin and self._assembly is None:
                 payload = frame.get_payload_as_bytes()
                 if kind is _BINARY:
                     self.last_was_text = False
@@ -157,7 +165,16 @@ class NativeTransport(WSListener):
         else:
             self._fragment(kind, final, payload)
 
-    def _fragment(self, kind: WSMsgType, final: bool, payload: bytes) -> None:
+    def _reserved(self, frame: WSFrame) -> None:
+        """The first frame of a compressed message (RFC 7692, section 6), or a fault."""
+        kind = frame.msg_type
+        if self._compression is None:
+            raise Fault(websocket.PROTOCOL_ERROR, "a reserved bit is set, and no extension was agreed on")
+        if frame.rsv2 or frame.rsv3 or (kind is not _TEXT and kind is not _BINARY):
+            raise Fault(websocket.PROTOCOL_ERROR, "a reserved bit is set that no extension has given a meaning")
+        self._fragment(kind, bool(frame.fin), frame.get_payload_as_bytes(), compressed=True)
+
+    def _fragment(self, kind: WSMsgType, final: bool, payload: bytes, *, compressed: bool = False) -> None:
         if kind is WSMsgType.CONTINUATION:
             if self._assembly is None:
                 raise Fault(websocket.PROTOCOL_ERROR, "a continuation without a beginning")
@@ -165,20 +182,33 @@ class NativeTransport(WSListener):
             raise Fault(websocket.PROTOCOL_ERROR, "a message began before the last one had ended")
         else:
             opcode = websocket.TEXT if kind is WSMsgType.TEXT else websocket.BINARY
-            self._assembly = websocket.Assembly(opcode, self._max_bytes)
+            self._assembly = websocket.Assembly(opcode, self._max_bytes, compressed=compressed)
         assembly = self._assembly
         assembly.add(payload, final=final)
         if final:
             self._assembly = None
             self.last_was_text = assembly.text
-            self._deliver(assembly.whole())
+            whole = assembly.whole()
+            if assembly.compressed:
+                whole = deflate.inflate(whole, self._max_bytes)
+                if assembly.text and not websocket.is_utf8(whole):
+                    raise Fault(websocket.NOT_UTF8, "a text message is not UTF-8")
+            self._deliver(whole)
 
     # ── what the receiver asks for ────────────────────────────────────────────────────────────────────
 
     @property
     def framing(self) -> Framing:
-        """Text where the payload is UTF-8, binary where it is not."""
-        return websocket.message
+        """Text where the payload is UTF-8, binary where it is not; compressed where that was agreed on and pays."""
+        return self._framing
+
+    def send(self, payload: bytes, *, text: bool) -> None:
+        """Write one message of the kind that is wanted."""
+        opcode = websocket.TEXT if text else websocket.BINARY
+        compression = self._compression
+        self.write(
+            websocket.frame(opcode, payload) if compression is None else deflate.frame(opcode, payload, compression)
+        )
 
     def write(self, data: bytes) -> None:
         """Send bytes that `framing` made."""
@@ -314,10 +344,13 @@ def upgrade(
     rest: bytes,
     *,
     max_bytes: int,
+    agreed: Agreed | None = None,
 ) -> None:
     """Answer a checked handshake with 101 and hand the pipe to picows; `rest` came behind the request's head."""
-    listener = NativeTransport(pipe, max_bytes)
+    listener = NativeTransport(pipe, max_bytes, agreed.compression if agreed is not None else None)
     headers = {} if handshake.subprotocol is None else {"Sec-WebSocket-Protocol": handshake.subprotocol}
+    if agreed is not None:
+        headers["Sec-WebSocket-Extensions"] = agreed.response
     response = WSUpgradeResponse.create_101_response(headers)
     kept: list[WSUpgradeRequest] = []
 

@@ -1,6 +1,7 @@
 """SockJS over one WebSocket: its frames around ours (SockJS protocol 0.3, "Framing" and "WebSocket")."""
 
 import asyncio
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -14,9 +15,14 @@ HEARTBEAT_SECONDS: Final = 25.0
 _GO_AWAY: Final = 3000
 
 
-def array_message(payload: bytes) -> bytes:
-    """One payload as `a["..."]` in a text frame. What is not UTF-8 is replaced: SockJS carries text alone."""
-    return websocket.text_message(framing.array(payload.decode(errors="replace")))
+@lru_cache(maxsize=64)
+def array_framing(below: Framing) -> Framing:
+    """One payload as `a["..."]`, framed by `below`. What is not UTF-8 is replaced: SockJS carries text alone."""
+
+    def wrap(payload: bytes) -> bytes:
+        return below(framing.array(payload.decode(errors="replace")))
+
+    return wrap
 
 
 class Heartbeats:
@@ -63,7 +69,7 @@ class SockJSTransport:
     @property
     def framing(self) -> Framing:
         """An array of one message."""
-        return array_message
+        return array_framing(self._pipe.framing)
 
     def write(self, data: bytes) -> None:
         """Send bytes that `framing` made."""

@@ -59,11 +59,6 @@ def text_message(payload: bytes) -> bytes:
     return frame(TEXT, payload)
 
 
-def binary_message(payload: bytes) -> bytes:
-    """`payload` in a binary frame."""
-    return frame(BINARY, payload)
-
-
 def close_frame(code: int, reason: str = "") -> bytes:
     """A CLOSE frame; the reason is cut to 123 bytes at a character, a reserved code becomes an empty payload."""
     if code in (NO_CODE, ABNORMAL, 1015):
@@ -100,29 +95,28 @@ def parse_close(payload: bytes) -> tuple[int, str]:
 
 class Assembly:
     """Joins the fragments of one message, bounded as a whole; text is checked fragment by fragment
-    (RFC 6455, sections 5.4 and 8.1)."""
+    (RFC 6455, sections 5.4 and 8.1), unless it is compressed."""
 
-    __slots__ = ("_decoder", "_max_bytes", "_parts", "_size", "text")
+    __slots__ = ("_decoder", "_joined", "_max_bytes", "compressed", "text")
 
-    def __init__(self, opcode: int, max_bytes: int) -> None:
+    def __init__(self, opcode: int, max_bytes: int, *, compressed: bool = False) -> None:
         self.text = opcode == TEXT
-        self._decoder = _utf8_decoder() if self.text else None
+        self.compressed = compressed
+        self._decoder = _utf8_decoder() if self.text and not compressed else None
         self._max_bytes = max_bytes
-        self._parts: list[bytes] = []
-        self._size = 0
+        self._joined = bytearray()
 
     def add(self, payload: bytes, *, final: bool) -> None:
         """Take the next fragment. Raises Fault."""
-        self._size += len(payload)
-        if self._size > self._max_bytes:
+        if len(self._joined) + len(payload) > self._max_bytes:
             raise Fault(TOO_BIG, f"a message has at most {self._max_bytes} bytes")
         if self._decoder is not None:
             try:
                 self._decoder.decode(payload, final)
             except UnicodeDecodeError:
                 raise Fault(NOT_UTF8, "a text message is not UTF-8") from None
-        self._parts.append(payload)
+        self._joined += payload
 
     def whole(self) -> bytes:
         """The message."""
-        return b"".join(self._parts)
+        return bytes(self._joined)
