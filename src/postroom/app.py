@@ -29,6 +29,7 @@ from postroom.handlers import Handler, Handlers
 from postroom.http.health import health_routes
 from postroom.http.sockjs import sockjs_routes
 from postroom.listeners import BACKLOG, bind, check_unix_socket, stomp_listener, tls_context
+from postroom.logs import without_passwords
 from postroom.node import Node
 from postroom.transport.base import Endpoint, Route
 from postroom.transport.deflate import Compression
@@ -137,7 +138,7 @@ async def _serve(
             url=_url(settings, sockets),
             stomp=settings.endpoints.stomp,
             sockjs=settings.endpoints.sockjs,
-            store=settings.store,
+            store=without_passwords(settings.store),
         )
         async with stomp_listener(settings, node):
             await _Server(config, node).serve(sockets=sockets)

@@ -120,13 +120,30 @@ def serve(application: str | None, config: Path | None, **overrides: Any) -> Non
 
 @main.command()
 @_server_options
-def demo(config: Path | None, **overrides: Any) -> None:
-    """Run a node with the chat page, for a first look. No password is asked."""
+@click.option(
+    "--nodes",
+    type=click.IntRange(1, 16),
+    default=1,
+    help="So many nodes behind one port, on a Valkey of their own (1).",
+)
+def demo(config: Path | None, nodes: int, **overrides: Any) -> None:
+    """Run the chat page, for a first look, on one node or several. No password is asked."""
     from postroom import demo as chat
 
     settings = _settings(config, **overrides)
     _log.warning("DEMO: users log in by name alone; never serve this to a network")
-    chat.run(settings)
+    if nodes == 1:
+        chat.run(settings)
+    else:
+        chat.run_nodes(settings, nodes, config)
+
+
+@main.command("demo-node", hidden=True)
+def demo_node() -> None:
+    """Run one of the nodes that `demo` started; the environment has its settings."""
+    from postroom import demo as chat
+
+    chat.run(_settings(None))
 
 
 @main.command("check-config")
@@ -141,7 +158,9 @@ def check_config(config: Path | None) -> None:
     check_authentication(settings)
     authentication_of(settings)
     open_store(settings.store)
-    click.echo(f"ok: {settings.node_id} on {settings.host}:{settings.port}, store {settings.store}")
+    click.echo(
+        f"ok: {settings.node_id} on {settings.host}:{settings.port}, store {logs.without_passwords(settings.store)}"
+    )
     for channel in ChannelRegistry(settings.channels).channels:
         kept = "durable" if channel.durable else "transient"
         click.echo(f"  {channel.code:12} {kept:10} {channel.destination}  {channel.description}")

@@ -1,10 +1,18 @@
 """Structured logs: text for people, JSON for machines; the standard library's loggers included."""
 
 import logging
+import re
 import sys
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import structlog
+
+_SECRETS: Final = re.compile(r"(?<=://)([^/@\s]*:)[^/@\s]*(?=@)|((?:^|[?&])[a-z-]*password=)[^&\s]*")
+
+
+def without_passwords(url: str) -> str:
+    """`url` as it may be shown: `***` for its password and for options that are one."""
+    return _SECRETS.sub(lambda found: f"{found[1] or found[2]}***", url)
 
 
 def configure(level: str, format: Literal["text", "json"]) -> None:

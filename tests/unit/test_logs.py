@@ -64,3 +64,21 @@ def test_only_what_is_loud_enough_is_told(capsys: pytest.CaptureFixture[str]) ->
     structlog.get_logger("a").warning("quiet")
     logging.getLogger("b").warning("quiet")
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://:secret@db:6379/0", "redis://:***@db:6379/0"),
+        ("redis://ann:s3cr3t@db", "redis://ann:***@db"),
+        (
+            "redis+sentinel://u:p@a:1,b:2/x?sentinel-password=hid&timeout=3",
+            "redis+sentinel://u:***@a:1,b:2/x?sentinel-password=***&timeout=3",
+        ),
+        ("redis://db", "redis://db"),
+        ("sqlite:///postroom-data/postroom.db", "sqlite:///postroom-data/postroom.db"),
+        ("memory:", "memory:"),
+    ],
+)
+def test_urls_are_shown_without_their_passwords(url: str, shown: str) -> None:
+    assert logs.without_passwords(url) == shown

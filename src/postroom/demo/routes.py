@@ -1,10 +1,11 @@
-"""The chat page's routes: login, the page itself, and the two form endpoints of the well-known Spring example."""
+"""The chat page's routes: login, the page alone or twice, and the form endpoints of the well-known Spring example."""
 
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from html import escape
 from pathlib import Path
 from typing import Final
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlencode
 
 import msgspec
 from starlette.datastructures import FormData
@@ -15,6 +16,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
 from postroom.auth.cookie import CookieAuthenticator
+from postroom.demo.panes import PaneAuthenticator
 from postroom.destination import user_name
 from postroom.errors import PostroomError, Refused
 from postroom.http.post import Post
@@ -23,14 +25,16 @@ from postroom.identity import UserName
 _STATIC: Final = Path(__file__).with_name("static")
 _MAX_FORM: Final = 65_536
 _REPLY: Final = "/topic/reply"
+_POLICY: Final = "default-src 'self'; connect-src 'self' ws: wss:; base-uri 'none'; form-action 'self'"
 _HEADERS: Final = {
-    "Content-Security-Policy": (
-        "default-src 'self'; connect-src 'self' ws: wss:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
-    ),
+    "Content-Security-Policy": f"{_POLICY}; frame-ancestors 'none'",
     "Cache-Control": "no-store",
     "Referrer-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
 }
+_PANE_HEADERS: Final = {**_HEADERS, "Content-Security-Policy": f"{_POLICY}; frame-ancestors 'self'"}
+
+_TWO: Final = {"left": "anna", "right": "ben"}
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -38,16 +42,20 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 class ChatPage:
     """Serves the page to those who have logged in, and the login to the others."""
 
-    def __init__(self, post: Post, cookies: CookieAuthenticator) -> None:
+    def __init__(self, post: Post, cookies: CookieAuthenticator, panes: PaneAuthenticator) -> None:
         self._post = post
         self._cookies = cookies
+        self._panes = panes
         self._chat = (_STATIC / "chat.html").read_text(encoding="utf-8")
         self._login = (_STATIC / "login.html").read_text(encoding="utf-8")
+        self._two = (_STATIC / "two.html").read_text(encoding="utf-8")
 
     def routes(self) -> Sequence[BaseRoute]:
         """All routes of the demo."""
         return [
             Route("/", self._index, methods=["GET"]),
+            Route("/two", self._side_by_side, methods=["GET"]),
+            Route("/pane", self._pane, methods=["GET"]),
             Route("/login", _own(self._log_in), methods=["POST"]),
             Route("/logout", _own(self._log_out), methods=["POST"]),
             Route("/wsTemplate/sendToUser", _own(self._send), methods=["POST"]),
@@ -62,10 +70,32 @@ class ChatPage:
         who = self._who(request)
         if who is None:
             return self._ask("")
-        return HTMLResponse(self._chat.replace("{{user}}", escape(who)), headers=_HEADERS)
+        page = _filled(self._chat, user=who, view="page", pane="", to="", avoid="")
+        return HTMLResponse(page, headers=_HEADERS)
+
+    async def _side_by_side(self, request: Request) -> Response:
+        asked = request.query_params
+        try:
+            left, right = (user_name(asked.get(side, name).strip()) for side, name in _TWO.items())
+        except Refused as error:
+            return self._ask(str(error))
+        if left == right:
+            return self._ask("Two people need two names.")
+        sources = {"left_pane": _pane_of(left, right), "right_pane": _pane_of(right, left)}
+        return HTMLResponse(_filled(self._two, left=left, right=right, **sources), headers=_HEADERS)
+
+    async def _pane(self, request: Request) -> Response:
+        asked = request.query_params
+        try:
+            who, to = user_name(asked.get("name", "")), user_name(asked.get("to", ""))
+        except Refused as error:
+            return PlainTextResponse(str(error), 400)
+        avoid = asked.get("avoid", "")
+        page = _filled(self._chat, user=who, view="pane", pane=self._panes.issue(who), to=to, avoid=avoid)
+        return HTMLResponse(page, headers=_PANE_HEADERS)
 
     def _ask(self, problem: str) -> Response:
-        page = self._login.replace("{{problem}}", escape(problem))
+        page = _filled(self._login, problem=problem, **_TWO)
         return HTMLResponse(page, 400 if problem else 200, headers=_HEADERS)
 
     async def _log_in(self, request: Request) -> Response:
@@ -151,6 +181,14 @@ class _Unread(Response):
 
 class _Gone(Exception):
     """The client did not wait for its answer."""
+
+
+def _filled(page: str, **values: str) -> str:
+    return re.sub(r"\{\{(\w+)\}\}", lambda place: escape(values[place[1]]), page)
+
+
+def _pane_of(name: UserName, to: UserName) -> str:
+    return f"/pane?{urlencode({'name': name, 'to': to})}"
 
 
 def _own(endpoint: Endpoint) -> Endpoint:

@@ -8,6 +8,7 @@ import pytest
 from starlette.applications import Starlette
 
 from postroom.auth.cookie import CookieAuthenticator
+from postroom.demo.panes import PaneAuthenticator
 from postroom.demo.routes import ChatPage
 from postroom.destination import UserQueue
 from postroom.errors import MailboxFull, StoreUnavailable
@@ -16,6 +17,7 @@ from postroom.message import Message, StoredMessage
 from postroom.position import Epoch, Position
 
 COOKIES = CookieAuthenticator("s" * 32)
+PANES = PaneAuthenticator("s" * 32, COOKIES)
 
 
 class FakePost:
@@ -50,7 +52,7 @@ def post() -> FakePost:
 
 @pytest.fixture
 async def browser(post: FakePost) -> AsyncIterator[httpx.AsyncClient]:
-    app = Starlette(routes=[*ChatPage(post, COOKIES).routes()])
+    app = Starlette(routes=[*ChatPage(post, COOKIES, PANES).routes()])
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://chat.test") as client:
         yield client
 
@@ -163,7 +165,7 @@ async def test_pull_by_a_stranger_fails(browser: httpx.AsyncClient) -> None:
 async def test_nothing_is_cleared_for_a_client_that_has_gone(post: FakePost) -> None:
     post.waiting = [b"precious"]
     body = b"destination=%2Ftopic%2Freply"
-    app = Starlette(routes=[*ChatPage(post, COOKIES).routes()])
+    app = Starlette(routes=[*ChatPage(post, COOKIES, PANES).routes()])
     incoming: list[dict[str, object]] = [
         {"type": "http.request", "body": body, "more_body": False},
         {"type": "http.disconnect"},

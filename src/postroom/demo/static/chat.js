@@ -1,12 +1,15 @@
 "use strict";
 // The chat page: SockJS + STOMP to /chat-websocket, my messages at /user/topic/reply.
 
-const me = document.getElementById("who").textContent;
 const el = (id) => document.getElementById(id);
+const me = el("who").textContent;
+const { pane, to: partner } = document.body.dataset; // one of two panes: its token, and whom it writes to
 const seen = new Set(); // message ids: a redelivery is shown once
 const awaiting = new Map(); // receipt id -> the line that it confirms
 let subscribedAt = 0;
 let receipts = 0;
+let { avoid } = document.body.dataset; // a node to stay away from
+let tries = 0;
 
 function show(kind, text, meta) {
   const line = document.createElement("li");
@@ -28,6 +31,26 @@ function status(kind, text) {
   el("connect").disabled = kind !== "offline";
   el("disconnect").disabled = kind === "offline";
   el("send").disabled = kind !== "online";
+  el("node").hidden = kind !== "online";
+}
+
+// Which node answers is chance. To show another one than the last, a pane asks again, before it subscribes.
+async function connected(frame) {
+  const node = (frame.headers.server ?? "").replace("postroom/", "");
+  if (avoid && node === avoid && ++tries < 4) {
+    await client.deactivate();
+    client.activate();
+    status("waiting", "connecting …");
+    return;
+  }
+  avoid = "";
+  subscribedAt = Date.now();
+  client.subscribe("/user/queue/errors", refused);
+  client.subscribe("/user/topic/reply", received);
+  el("node").textContent = node;
+  el("node").dataset.number = node.match(/\d+$/)?.[0] % 4;
+  status("online", "connected");
+  if (pane) parent.postMessage({ node }, location.origin);
 }
 
 const time = (ms) => new Date(ms).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" });
@@ -66,12 +89,8 @@ const client = new StompJs.Client({
   maxReconnectDelay: 10000,
   heartbeatIncoming: 10000,
   heartbeatOutgoing: 10000,
-  onConnect: () => {
-    subscribedAt = Date.now();
-    client.subscribe("/user/queue/errors", refused);
-    client.subscribe("/user/topic/reply", received);
-    status("online", "connected");
-  },
+  connectHeaders: pane ? { pane } : {},
+  onConnect: connected,
   onStompError: (frame) => show("error", frame.headers.message, "the server ended the connection"),
   onWebSocketClose: () => {
     if (client.active) status("waiting", "connecting again …");
@@ -89,6 +108,7 @@ el("connect").addEventListener("click", () => {
   client.activate();
 });
 el("disconnect").addEventListener("click", async () => {
+  if (pane) [avoid, tries] = [el("node").textContent, 0];
   await client.deactivate();
   status("offline", "not connected");
 });
@@ -111,5 +131,11 @@ el("compose").addEventListener("submit", (event) => {
   el("message").focus();
 });
 
+if (pane) {
+  el("connect").textContent = "Come back";
+  el("disconnect").textContent = "Go away";
+  el("receiver").value = partner;
+  el("message").placeholder = `Write to ${partner}`;
+}
 status("offline", "not connected");
 el("connect").click();
