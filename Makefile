@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PORT ?= 8080
 NODES ?= 2
 
-.PHONY: setup run test check bench docs lock
+.PHONY: setup run test check bench bench-cluster docs lock
 
 setup: $(VENV)/.ready tests/clients/node_modules/.ready
 
@@ -40,7 +40,10 @@ check: $(VENV)/.ready
 	$(BIN)/codespell src tests docs examples benchmarks README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md
 
 bench: $(VENV)/.ready benchmarks/servers/node_modules/.ready
-	$(BIN)/python benchmarks/run.py
+	$(BIN)/python -m benchmarks.run
+
+bench-cluster: $(VENV)/.ready benchmarks/servers/node_modules/.ready
+	$(BIN)/python -m benchmarks.cluster
 
 docs: $(VENV)/.ready
 	$(BIN)/mkdocs build --strict

@@ -1,6 +1,6 @@
 """Postroom against Node `ws` and Socket.IO, in one run: what `make bench` does.
 
-    python benchmarks/run.py [--quick] [--rounds N] [--only fanout] [--markdown FILE]
+    python -m benchmarks.run [--quick] [--rounds N] [--only fanout] [--markdown FILE]
 
 Each server runs on one core, the load generator (`postroom bench`) on another. All servers of a scenario are
 measured in turn, round after round, and medians are compared: believe the ratios, not the absolute figures.
@@ -9,21 +9,15 @@ measured in turn, round after round, and medians are compared: believe the ratio
 import argparse
 import contextlib
 import json
-import os
-import shutil
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
+from benchmarks.processes import RESULTS, SERVERS, bench, free_port, pin, running
+
 CONFIG = """
 dev = true
 
@@ -41,18 +35,10 @@ SCENARIOS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 
 
-def pin(core: int) -> list[str]:
-    """What keeps a command on one core, where the system can."""
-    cores = os.cpu_count() or 1
-    return ["taskset", "-c", str(core % cores)] if shutil.which("taskset") and cores > 1 else []
-
-
 @contextlib.contextmanager
 def server(name: str, folder: str) -> Iterator[tuple[str, int, str]]:
     """A running server: its URL, its process's id, and the dialect to speak with it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     config = Path(folder) / "postroom.toml"
     config.write_text(CONFIG)
     store = f"sqlite:///{folder}/{port}.db"
@@ -62,54 +48,25 @@ def server(name: str, folder: str) -> Iterator[tuple[str, int, str]]:
             f"ws://127.0.0.1:{port}/ws",
             "stomp",
         ),
-        WS: (["node", str(HERE / "servers/ws_server.mjs"), str(port)], f"ws://127.0.0.1:{port}/", "stomp"),
+        WS: (["node", str(SERVERS / "ws_server.mjs"), str(port)], f"ws://127.0.0.1:{port}/", "stomp"),
         SOCKETIO: (
-            ["node", str(HERE / "servers/socketio_server.mjs"), str(port)],
+            ["node", str(SERVERS / "socketio_server.mjs"), str(port)],
             f"ws://127.0.0.1:{port}/socket.io/?EIO=4&transport=websocket",
             "socketio",
         ),
     }[name]
-    process = subprocess.Popen([*pin(0), *command], stderr=subprocess.DEVNULL)
-    try:
-        wait_for(f"http://127.0.0.1:{port}/healthz")
-        yield url, process.pid, dialect
-    finally:
-        process.terminate()
-        try:
-            process.wait(15)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def wait_for(url: str) -> None:
-    """Return once somebody answers at `url`, whatever it is."""
-    until = time.monotonic() + 20
-    while time.monotonic() < until:
-        try:
-            urllib.request.urlopen(url, timeout=1).close()
-            return
-        except urllib.error.HTTPError:
-            return
-        except OSError:
-            time.sleep(0.05)
-    raise TimeoutError(url)
+    with running([*pin(0), *command], port) as pid:
+        yield url, pid, dialect
 
 
 def measure(scenario: str, name: str, folder: str, *, seconds: float, connections: int | None) -> dict[str, Any]:
     """One run of one scenario against one server."""
-    out = Path(folder) / "report.json"
     with server(name, folder) as (url, pid, dialect):
-        options = ["--dialect", dialect, "--json", str(out), "--quiet"]
         if scenario == "idle":
-            options += ["--connections", str(connections or 5000), "--hold", "2", "--pid", str(pid)]
+            options = ["--connections", str(connections or 5000), "--hold", "2", "--pid", str(pid)]
         else:
-            options += ["--duration", str(seconds), "--warmup", str(min(2.0, seconds / 3))]
-        command = [sys.executable, "-m", "postroom", "bench", scenario, url, *options]
-        subprocess.run([*pin(1), *command], check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        report: dict[str, Any] = json.loads(out.read_text())
-        out.unlink()
-    return report
+            options = ["--duration", str(seconds), "--warmup", str(min(2.0, seconds / 3))]
+        return bench(folder, scenario, url, "--dialect", dialect, *options, core=1)
 
 
 def figure(scenario: str, report: dict[str, Any]) -> float:
@@ -155,9 +112,8 @@ def main() -> None:
                 wrong = "" if report["ok"] else f"  NOT OK: {report['notes']}"
                 print(f"{scenario:8} {number + 1} {name:10} {figure(scenario, report):12,.0f}{wrong}", flush=True)
         results[scenario] = by_server
-    kept = HERE / "results"
-    kept.mkdir(exist_ok=True)
-    (kept / "latest.json").write_text(json.dumps(results, indent=1))
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "latest.json").write_text(json.dumps(results, indent=1))
     print("\n" + table(results))
     if options.markdown is not None:
         options.markdown.write_text(table(results), encoding="utf-8")

@@ -88,8 +88,23 @@ def fanout_command(**given: Any) -> None:
     _drive(fanout.run, given)
 
 
+def _between(function: Callable[..., None]) -> Callable[..., None]:
+    """Give the options of the scenarios that go from user to user."""
+    function = click.option(
+        "--receivers-url", metavar="URL", help="Where the receivers connect: another node. [default: URL]"
+    )(function)
+    return click.option(
+        "--rate",
+        type=click.FloatRange(0, 10_000_000),
+        metavar="N",
+        default=0.0,
+        help="So many messages a second in all, in place of --outstanding.",
+    )(function)
+
+
 @bench.command("direct")
 @options(connections=100, outstanding=16, destination="/user/{name}/queue/bench-transient")
+@_between
 def direct_command(**given: Any) -> None:
     """Send from N users to as many others, without receipts.
 
@@ -102,6 +117,7 @@ def direct_command(**given: Any) -> None:
 
 @bench.command("durable")
 @options(connections=100, outstanding=16, destination="/user/{name}/queue/bench")
+@_between
 def durable_command(**given: Any) -> None:
     """Send from N users to as many others, with receipts.
 

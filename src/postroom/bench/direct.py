@@ -11,6 +11,7 @@ from postroom.bench.pairs import ERRORS, Pairing, Receiver, Sender, counters, qu
 from postroom.bench.report import Report, report
 
 DRAIN_SECONDS = 15.0
+_STEP_SECONDS = 0.002
 
 
 async def run_direct(load: Load, progress: Callable[[str], None]) -> Report:
@@ -40,16 +41,34 @@ async def _run(scenario: str, load: Load, progress: Callable[[str], None], *, re
     receivers: Sequence[Receiver] = ()
     try:
         receivers = await connect_all(
-            load.url, receiver, load.connections, lambda one: (queue_of(load.destination, one.login)[1],)
+            load.receivers_url or load.url,
+            receiver,
+            load.connections,
+            lambda one: (queue_of(load.destination, one.login)[1],),
         )
-        for one in senders:
-            one.open(load.outstanding)
-        measured = await measure(load, tally, counters(pairing, senders), progress)
+        async with asyncio.TaskGroup() as tasks:
+            pacing = tasks.create_task(_pace(senders, load))
+            measured = await measure(load, tally, counters(pairing, senders), progress)
+            pacing.cancel()
         pairing.stopped = True
         await _drained(senders, receivers)
     finally:
         await close_all((*senders, *receivers))
     return _checked(report(scenario, "messages", load, tally, measured), receivers)
+
+
+async def _pace(senders: Sequence[Sender], load: Load) -> None:
+    """Open the windows; with a rate, let each sender in turn send as that says."""
+    if not load.rate:
+        for one in senders:
+            one.open(load.outstanding)
+        return
+    began, sent = time.perf_counter(), 0
+    while True:
+        for number in range(sent, int((time.perf_counter() - began) * load.rate)):
+            senders[number % len(senders)].open(1)
+            sent += 1
+        await asyncio.sleep(_STEP_SECONDS)
 
 
 async def _drained(senders: Sequence[Sender], receivers: Sequence[Receiver]) -> None:

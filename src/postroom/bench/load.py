@@ -21,7 +21,11 @@ class BenchFailed(PostroomError):
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True):
-    """The request: the same numbers give the same traffic."""
+    """The request: the same numbers give the same traffic.
+
+    `receivers_url` None: receivers connect where senders do. `rate` is in messages a second over all senders; 0: each
+    keeps `outstanding` on their way.
+    """
 
     url: str
     connections: int
@@ -33,6 +37,8 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     login_prefix: str
     dialect_name: str = "stomp"
     quiet: bool = False
+    receivers_url: str | None = None
+    rate: float = 0.0
 
     @property
     def dialect(self) -> Dialect:

@@ -71,13 +71,14 @@ class Flusher:
 class Pairing:
     """What all pairs of a run share."""
 
-    __slots__ = ("body_bytes", "flusher", "masker", "receipts", "run", "stopped", "tally")
+    __slots__ = ("body_bytes", "flusher", "masker", "paced", "receipts", "run", "stopped", "tally")
 
     def __init__(self, load: Load, tally: Tally, run: int, *, receipts: bool) -> None:
         self.tally = tally
         self.body_bytes = load.body_bytes
         self.run = run
         self.receipts = receipts
+        self.paced = load.rate > 0
         self.masker = Masker()
         self.flusher = Flusher(asyncio.get_running_loop())
         self.stopped = False
@@ -97,10 +98,15 @@ class Sender(Connection):
         self.unreceipted: set[int] = set()
 
     def open(self, count: int) -> None:
-        """Open the window by `count` messages; they go out at the end of the tick."""
+        """Let `count` more messages out, at the end of the tick."""
         if self._owed == 0:
             self._pairing.flusher.add(self)
         self._owed += count
+
+    def reopen(self) -> None:
+        """One of the window's messages has arrived."""
+        if not self._pairing.paced:
+            self.open(1)
 
     def flush(self) -> None:
         """Write what the window allows, as one write."""
@@ -128,14 +134,14 @@ class Sender(Connection):
         if token.isdigit() and (number := int(token)) in self.unreceipted:
             self.unreceipted.discard(number)
             self.receipts += 1
-            self.open(1)
+            self.reopen()
         else:
             super().receipted(token)
 
     def refused(self, payload: bytes) -> None:
         """Count it; the next may fare better."""
         super().refused(payload)
-        self.open(1)
+        self.reopen()
 
 
 class Receiver(Connection):
@@ -163,7 +169,7 @@ class Receiver(Connection):
         self.arrivals.add(mark.number)
         self.tally.latency.record(time.perf_counter_ns() // 1000 - mark.sent_us)
         if not self._pairing.receipts:
-            self._sender.open(1)
+            self._sender.reopen()
 
     def missing(self) -> int:
         """Count what the sender was promised and this receiver has not got; of unpromised sends, all are."""

