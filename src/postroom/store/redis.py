@@ -69,7 +69,9 @@ class RedisStore:
             now=self._now,
         )
         self._epoch = 0
-        self._ids = (os.urandom(4) + count.to_bytes(4, "big") for count in itertools.count(1))
+        # From a place of its own among 2**64 no two nodes come to the same number.
+        first = int.from_bytes(os.urandom(8), "big")
+        self._ids = ((count % 2**64).to_bytes(8, "big") for count in itertools.count(first))
         self._tasks = asyncio.TaskGroup()
         self._scanned: dict[str, int] = {}
         self._closed = True
