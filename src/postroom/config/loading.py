@@ -128,6 +128,12 @@ def _check(settings: Settings, lines: Lines, variables: Mapping[str, Keys]) -> N
     for origin in settings.origins:
         if origin != "*" and not _AUTHORITY.fullmatch(origin):
             raise wrong(("origins",), f"{origin!r} must be a scheme and a host, such as 'https://chat.example'")
+    ambient = next((name for name in ("cookie", "header") if getattr(settings.auth, name) is not None), None)
+    if "*" in settings.origins and ambient is not None:
+        # What a browser or a proxy adds by itself speaks for the user, whichever page asked.
+        raise wrong(
+            ("origins",), f"'*' and [auth.{ambient}] let every page act as whoever is logged in; name the origins"
+        )
     if not settings.node_id.isprintable():
         raise wrong(("node-id",), "it must not have control characters")
 

@@ -274,3 +274,20 @@ def test_the_example_file_says_what_the_defaults_are(monkeypatch: pytest.MonkeyP
     assert settings.delivery == Settings().delivery
     assert settings.heart_beat == Settings().heart_beat
     assert {channel.code for channel in settings.channels} == {"CHAT", "NEWS"}
+
+
+@pytest.mark.parametrize("auth", ["cookie", "header"])
+def test_any_origin_and_what_a_browser_adds_by_itself_are_refused_together(tmp_path: Path, auth: str) -> None:
+    tables = {
+        "cookie": f'[auth.cookie]\nsecret = "{"s" * 32}"\n',
+        "header": '[auth.header]\nname = "X-User"\ntrusted = ["10.0.0.0/8"]\n',
+    }
+    file = write(tmp_path, f'port = 1\norigins = ["https://a.example", "*"]\n{tables[auth]}')
+    with pytest.raises(ConfigurationError, match=rf"postroom.toml:2: origins: '\*' and \[auth.{auth}\]"):
+        load(file, {}, {})
+    assert load(write(tmp_path, f'origins = ["https://a.example"]\n{tables[auth]}'), {}, {}).origins
+
+
+def test_any_origin_may_be_let_in_where_tokens_say_who_it_is(tmp_path: Path) -> None:
+    file = write(tmp_path, f'origins = ["*"]\n[auth.jwt]\nalgorithms = ["HS256"]\nkey = "{"s" * 32}"\n')
+    assert load(file, {}, {}).origins == ("*",)
