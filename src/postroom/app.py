@@ -68,6 +68,15 @@ class Postroom:
 
         return register
 
+    def subscription(self, path: str) -> Callable[[Handler], Handler]:
+        """Answer SUBSCRIBEs to the application destination `path` with what the function returns, once each."""
+
+        def register(function: Handler) -> Handler:
+            self.handlers.add_subscription(path, function)
+            return function
+
+        return register
+
 
 def load(name: str) -> Postroom:
     """The application that `module:attribute` names. Raises ConfigurationError."""

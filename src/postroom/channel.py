@@ -51,7 +51,8 @@ class Channel(Struct, frozen=True):
     """The policy of the destinations that `destination` covers.
 
     `destination` is an Ant-style pattern: `/user/*/topic/reply`, `/topic/{room}/**`. One that begins with `/user/`
-    covers destinations of users and nothing else; any other, `/**` included, covers none of them.
+    covers destinations of users and nothing else; any other, `/**` included, covers none of them. Destinations of
+    handlers are covered as `/app/...`, whatever prefix clients use.
 
     `delivery` is `durable` (user destinations only, and their default: stored, then told) or `transient`.
     `history` keeps that many messages of a topic for `after-offset`. `proof` says what counts as receipt with
@@ -149,8 +150,10 @@ class ChannelRegistry:
         match destination:
             case UserQueue(name=name):
                 text, of_users = "/user/*" + name, True
-            case Topic(name=name) | AppPath(name=name):
+            case Topic(name=name):
                 text, of_users = name, False
+            case AppPath(name=name):
+                text, of_users = "/app" + name, False
         return next(
             channel for pattern, channel in self._patterns if _of_users(channel) == of_users and pattern.matches(text)
         )

@@ -77,6 +77,10 @@ class Destinations:
             return UserQueue(user, rest)
         return self._parse(canonical)
 
+    def of_user(self, user: UserName, name: str) -> UserQueue:
+        """What stands behind `/user` in a subscription of `user`: `/queue/reply`. Raises UnknownDestination."""
+        return UserQueue(user, _canonical(name))
+
     def _parse(self, text: str) -> Destination:
         text = _canonical(text)
         rest = _behind(text, self._prefixes.user)

@@ -17,7 +17,7 @@ from postroom.channel import ChannelRegistry
 from postroom.clock import Clock, SystemClock
 from postroom.config import Settings
 from postroom.destination import Destinations, UserQueue
-from postroom.errors import AuthenticationFailed, HandshakeRefused, PostroomError, StoreUnavailable
+from postroom.errors import AuthenticationFailed, HandshakeRefused, StoreUnavailable
 from postroom.gateway import Desk, Gateway, Limits
 from postroom.handlers import Handlers
 from postroom.hub import Hub
@@ -30,7 +30,7 @@ from postroom.outbox import Flusher
 from postroom.position import LogKey
 from postroom.router import Router
 from postroom.store import directory_of, open_store
-from postroom.store.base import Appended, DirectoryStore, Store
+from postroom.store.base import DirectoryStore, Store
 from postroom.transport.base import Endpoint, Handshake, Receiver, Transport
 from postroom.transport.origin import origin_allowed
 from postroom.wheel import Wheel
@@ -254,13 +254,8 @@ class Node:
         """
         route = self.router.route_of(UserQueue(user, name))
         told = dict(headers) if sender is None else {**headers, "sender": sender}
-        outcome: asyncio.Future[Appended | PostroomError] = asyncio.get_running_loop().create_future()
         message_id = self._desk.message_id() if route.log is None else ""
-        message = Message(route.destination, sender, told, body, message_id)
-        if not self.router.route(route, message, outcome.set_result):
-            answer = await asyncio.shield(outcome)
-            if not isinstance(answer, Appended):
-                raise answer
+        await self.router.send(route, Message(route.destination, sender, told, body, message_id))
 
     def pull(self, user: UserName, name: str) -> AbstractAsyncContextManager[Sequence[StoredMessage]]:
         """What waits in the user's mailbox; see `Mailbox.pull`."""

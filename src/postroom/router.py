@@ -1,5 +1,6 @@
 """Where a message goes, and nothing else."""
 
+import asyncio
 from typing import Any, Final
 
 from msgspec import Struct
@@ -8,6 +9,7 @@ from postroom.backplane.base import Subject
 from postroom.channel import Channel, ChannelRegistry, Retention
 from postroom.destination import AppPath, Destination, Destinations, Topic, UserQueue
 from postroom.envelope import Cast, Item, Miss, Tell
+from postroom.errors import PostroomError
 from postroom.hub import Hub, user_key
 from postroom.identity import Lease, UserName
 from postroom.mailbox import Mailbox, Stored
@@ -98,6 +100,14 @@ class Router:
         mailbox = self._mailbox
         mailbox.append(Append(log, message, route.retention, mailbox.highest, mailbox.followed(log), key), stored)
         return False
+
+    async def send(self, route: Route, message: Message) -> None:
+        """As `route`: stored on return, where there is a log. Raises Refused, or StoreUnavailable."""
+        outcome: asyncio.Future[Appended | PostroomError] = asyncio.get_running_loop().create_future()
+        if not self.route(route, message, outcome.set_result):
+            answer = await asyncio.shield(outcome)
+            if not isinstance(answer, Appended):
+                raise answer
 
     def _stored(self, log: LogKey, stored: StoredMessage, at: Appended) -> None:
         if log.user is None:

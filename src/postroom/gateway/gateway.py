@@ -19,9 +19,9 @@ from postroom.errors import (
     Refused,
     StoreUnavailable,
 )
-from postroom.gateway import proving, subscribing
+from postroom.gateway import answering, proving, subscribing
 from postroom.gateway.desk import Desk
-from postroom.gateway.sending import RESERVED, Pending, Transaction, finish
+from postroom.gateway.sending import RESERVED, Pending, Transaction
 from postroom.gateway.watch import Late, Watch
 from postroom.identity import Principal, SessionId
 from postroom.message import Message
@@ -147,7 +147,7 @@ class Gateway:
             self._ON[type(event)](self, event)
         except Refused as error:
             if isinstance(event, stomp.Subscribe):
-                self._stomp.forget(event.id)
+                self._forget(event)
             self._refuse(error, event)
         except ProtocolViolation as error:
             self._violation(stomp.Violation(str(error), getattr(event, "receipt", None)))
@@ -229,14 +229,31 @@ class Gateway:
             raise NotAllowed(f"you may not send to {event.destination}")
 
     def _invoke(self, event: stomp.Send, path: AppPath, headers: Mapping[str, str]) -> None:
-        session = self._present()
-        running = self._desk.handlers.invoke(path.name, session.principal, session.id, headers, event.body)
-        if running is None:
-            if event.receipt is not None:
-                session.receipts.give(event.receipt)
+        running = answering.invoke(self._desk, self._present(), path, headers, event.body)
+        self._await(running, event, _ignore)
+
+    def _await(self, returned: Any, event: stomp.Send | stomp.Subscribe, done: Callable[[Any], None]) -> None:
+        """Let `done` have what a handler returned, now or once it is there; then the receipt leaves."""
+        receipts = self._present().receipts
+        if answering.waits(returned):
+            ticket = receipts.hold(event.receipt)
+            self._hold(answering.finish(returned, ticket, done, self._refusal(event), session=self._name))
             return
-        ticket = session.receipts.hold(event.receipt)
-        self._hold(finish(running, event, ticket, self._refuse, session=self._name))
+        done(returned)
+        if event.receipt is not None:
+            receipts.give(event.receipt)
+
+    def _refusal(self, event: stomp.Send | stomp.Subscribe) -> Callable[[Refused], None]:
+        def refuse(error: Refused) -> None:
+            if isinstance(event, stomp.Subscribe):
+                self._forget(event)
+            self._refuse(error, event)
+
+        return refuse
+
+    def _forget(self, event: stomp.Subscribe) -> None:
+        self._stomp.forget(event.id)
+        self._present().entries.pop(event.id, None)
 
     def _commit(self, event: stomp.Commit) -> None:
         session = self._present()
@@ -256,7 +273,14 @@ class Gateway:
         session = self._present()
         if len(session.entries) >= self._desk.limits.subscriptions:
             raise LimitExceeded(f"a session has at most {self._desk.limits.subscriptions} subscriptions")
-        entry = subscribing.enter(self._desk, session, event, self._stomp.version, self._transport.framing)
+        target = subscribing.target_of(self._desk, session, event)
+        version, framing = self._stomp.version, self._transport.framing
+        if isinstance(target, AppPath):
+            entry, returned = answering.subscribe(self._desk, session, event, target, version, framing)
+            session.entries[event.id] = entry
+            self._await(returned, event, lambda payload: answering.answer(self._desk, entry, payload))
+            return
+        entry = subscribing.enter(self._desk, session, event, target, version, framing)
         session.entries[event.id] = entry
         follower = entry.follower
         if follower is None:

@@ -1,16 +1,11 @@
-"""What becomes of a client's SENDs: on their way to the store, alone and in transactions, and with handlers."""
+"""What becomes of a client's SENDs on their way to the store, alone and in transactions."""
 
-from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
-import structlog
-
 from postroom import stomp
-from postroom.errors import PostroomError, Refused
+from postroom.errors import PostroomError
 from postroom.session import Ticket
 from postroom.store.base import Appended
-
-_log = structlog.get_logger("postroom.gateway")
 
 RESERVED: Final = frozenset(
     {
@@ -90,25 +85,3 @@ class Pending:
         self._sender.settled(self._ticket, self._event, outcome)
         if self._transaction is not None:
             self._transaction.part(outcome)
-
-
-async def finish(
-    running: Awaitable[None],
-    event: stomp.Send,
-    ticket: Ticket,
-    refuse: Callable[[Refused, stomp.Send], None],
-    *,
-    session: str,
-) -> None:
-    """Wait for an application's handler; then the receipt leaves, or the sender is told why it does not."""
-    try:
-        await running
-    except Refused as error:
-        ticket.refuse()
-        refuse(error, event)
-    except Exception:
-        _log.exception("a handler failed", session=session, destination=event.destination)
-        ticket.refuse()
-        refuse(Refused("the application failed to handle this message"), event)
-    else:
-        ticket.settle()

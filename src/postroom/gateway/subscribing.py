@@ -8,8 +8,9 @@ import msgspec
 from postroom import stomp
 from postroom.channel import ERRORS_NAME, Channel
 from postroom.delivery.window import Proven, Window
-from postroom.destination import AppPath, Destination, Pattern, UserQueue
+from postroom.destination import Destination, Pattern, UserQueue
 from postroom.errors import NotAllowed, PostroomError, UnknownDestination
+from postroom.gateway.answering import put
 from postroom.identity import Principal
 from postroom.message import Message, StoredMessage
 from postroom.position import Epoch, LogKey, Position
@@ -28,17 +29,26 @@ DEAD_LETTERS: Final = "/queue/dead-letters"
 """Where a user finds what its client refused (NACK) too often."""
 
 
-def enter(desk: "Desk", session: Session, event: stomp.Subscribe, version: stomp.Version, framing: Framing) -> Entry:
+def target_of(desk: "Desk", session: Session, event: stomp.Subscribe) -> Destination:
+    """What the subscription is to. Raises Refused."""
+    if "selector" in event.headers:
+        raise NotAllowed("selectors are not supported: subscribe to a narrower destination")
+    return desk.destinations.to_subscribe(event.destination, session.principal.name)
+
+
+def enter(
+    desk: "Desk",
+    session: Session,
+    event: stomp.Subscribe,
+    target: Destination,
+    version: stomp.Version,
+    framing: Framing,
+) -> Entry:
     """Make the subscription that `event` asks for, visible in the hub at once.
 
     A follower's log is not yet followed. Raises Refused.
     """
-    if "selector" in event.headers:
-        raise NotAllowed("selectors are not supported: subscribe to a narrower destination")
     principal = session.principal
-    target = desk.destinations.to_subscribe(event.destination, principal.name)
-    if isinstance(target, AppPath):
-        raise UnknownDestination(f"{event.destination} is served by handlers: send to it")
     pattern = _pattern(event.destination, target)
     channel = _permitted(desk, principal, target, pattern)
     subscription = Subscription(
@@ -232,6 +242,4 @@ def report(desk: "Desk", session: Session, code: str, reason: str, event: object
     body = {"code": code, "message": reason, "destination": destination, "receipt": receipt}
     target = UserQueue(session.principal.name, ERRORS_NAME)
     message = Message(target, None, headers, msgspec.json.encode(body), desk.message_id())
-    for entry in session.entries.values():
-        if entry.subscription.target == target:
-            entry.subscription.put(entry.subscription.encode(message))
+    put(session, message)
