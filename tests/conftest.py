@@ -23,7 +23,7 @@ _names = itertools.count(1)
 @pytest.fixture(scope="session")
 def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
     """One Valkey for all tests that do not hurt it: use a prefix of your own (`fresh_url`)."""
-    server = Valkey(tmp_path_factory.mktemp("valkey"))
+    server = Valkey(tmp_path_factory.mktemp("valkey"), extra=["--unixsocket", "valkey.sock"])
     server.start()
     yield server
     server.close()
@@ -33,6 +33,12 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
 def fresh_url(valkey: Valkey) -> str:
     """The shared Valkey, with a prefix that nobody has used."""
     return f"{valkey.url}?prefix=t{next(_names)}"
+
+
+@pytest.fixture
+def unix_url(valkey: Valkey) -> str:
+    """The same at its Unix socket."""
+    return f"redis+unix://{valkey.folder}/valkey.sock?prefix=t{next(_names)}"
 
 
 @pytest.fixture(scope="module")

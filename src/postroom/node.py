@@ -23,6 +23,7 @@ from postroom.handlers import Handlers
 from postroom.hub import Hub
 from postroom.identity import NodeId, UserName
 from postroom.mailbox import Flow, Mailbox
+from postroom.memory_link import name_of
 from postroom.mesh import Mesh, MeshTimes
 from postroom.message import Message, StoredMessage
 from postroom.metrics import Metrics
@@ -308,11 +309,12 @@ class Node:
 def backplane_url(settings: Settings) -> str:
     """The URL of the backplane; empty for a node alone. A store that can be one too is the default.
 
-    `memory:` without a name is nobody else's, so that it needs none.
+    A store in memory without a name is nobody else's, so that it needs none.
     """
     if settings.backplane:
         return settings.backplane
-    return settings.store if settings.store != "memory:" and serves(settings.store) else ""
+    alone = settings.store.startswith("memory:") and not name_of(settings.store)
+    return settings.store if not alone and serves(settings.store) else ""
 
 
 def _limits(settings: Settings) -> Limits:

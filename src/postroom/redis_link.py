@@ -3,13 +3,14 @@
 URLs::
 
     redis://[user:password@]host[:port][/db]           one server; rediss:// with TLS
+    redis+unix://[user:password@]/path/to/socket       one server at a Unix socket of this machine
     redis+sentinel://[user:password@]host:port,host:port/service
     redis+cluster://[user:password@]host:port,host:port
 
 Options, after `?`: `prefix` (of every key and channel, `postroom`), `timeout` (seconds that a call may take, 5),
 `connect-timeout` (seconds, 3), `pool` (connections for reads, 8), `max-redirects` (Cluster, 8), `tls` (`true` for
 Sentinel and Cluster), `ca-file`, `wait-replicas` (how many replicas must have an append before it counts as stored, 0),
-`wait-timeout` (seconds to wait for them, 1), `sentinel-user`, `sentinel-password`.
+`wait-timeout` (seconds to wait for them, 1), `sentinel-user`, `sentinel-password`, `db` (at a Unix socket, 0).
 """
 
 import contextlib
@@ -53,10 +54,14 @@ class RedisOptions(Struct, frozen=True, rename="kebab", forbid_unknown_fields=Tr
     wait_timeout: _Seconds = 1.0
     sentinel_user: str | None = None
     sentinel_password: str | None = None
+    db: Annotated[int, Meta(ge=0)] = 0
 
 
 class RedisUrl(Struct, frozen=True):
-    """A URL taken apart. `kind` is `standalone`, `sentinel` or `cluster`; `service` is the Sentinel's name of it."""
+    """A URL taken apart. `kind` is `standalone`, `unix`, `sentinel` or `cluster`.
+
+    `service` is the Sentinel's name of it; at a Unix socket `hosts` is empty and `socket` is its path.
+    """
 
     kind: str
     hosts: tuple[tuple[str, int], ...]
@@ -65,15 +70,22 @@ class RedisUrl(Struct, frozen=True):
     database: int
     service: str
     options: RedisOptions
+    socket: str = ""
+
+    @property
+    def name(self) -> str:
+        """What to call the server, or the service."""
+        return self.service or self.socket or "{}:{}".format(*self.hosts[0])
 
 
 def parse_url(url: str) -> RedisUrl:
     """Take `url` apart. Raises ConfigurationError; what it says holds no password."""
     scheme, separator, rest = url.partition("://")
     kind = {"redis": "standalone", "rediss": "standalone", "valkey": "standalone", "valkeys": "standalone"}.get(scheme)
-    kind = {"redis+sentinel": "sentinel", "redis+cluster": "cluster"}.get(scheme, kind)
+    kind = {"redis+sentinel": "sentinel", "redis+cluster": "cluster", "redis+unix": "unix"}.get(scheme, kind)
     if kind is None or not separator:
-        raise ConfigurationError(f"{scheme}: write redis://, rediss://, redis+sentinel:// or redis+cluster://")
+        schemes = "redis://, rediss://, redis+unix://, redis+sentinel:// or redis+cluster://"
+        raise ConfigurationError(f"{scheme}: write {schemes}")
     address, _, query = rest.partition("?")
     address, _, path = address.partition("/")
     credentials, at, places = address.rpartition("@")
@@ -86,12 +98,20 @@ def parse_url(url: str) -> RedisUrl:
     if scheme in ("rediss", "valkeys"):
         options = msgspec.structs.replace(options, tls=True)
     port = _SENTINEL_PORT if kind == "sentinel" else _PORT
-    hosts = tuple(_host(scheme, place, port) for place in places.split(","))
+    hosts = () if kind == "unix" else tuple(_host(scheme, place, port) for place in places.split(","))
     if kind == "standalone" and len(hosts) > 1:
         raise ConfigurationError(f"{scheme}://…: one server; for several write redis+cluster:// or redis+sentinel://")
     if kind == "sentinel" and not path:
         raise ConfigurationError(f"{scheme}://…: name the service that the sentinels watch: …/mymaster")
-    database = 0
+    if kind == "unix" and (places or not path):
+        raise ConfigurationError(f"{scheme}://…: name the socket by its whole path: {scheme}:///run/valkey/valkey.sock")
+    if kind == "unix" and options.tls:
+        raise ConfigurationError(f"{scheme}://…: a Unix socket has no TLS")
+    if kind != "unix" and options.db:
+        raise ConfigurationError(
+            f"{scheme}://…: db is for Unix sockets; here the database follows the host: …/{options.db}"
+        )
+    database = options.db
     if kind == "standalone" and path:
         if not path.isdecimal():
             raise ConfigurationError(f"{scheme}://…: after / comes the number of a database, not {path!r}")
@@ -104,6 +124,7 @@ def parse_url(url: str) -> RedisUrl:
         database,
         path if kind == "sentinel" else "",
         options,
+        f"/{unquote(path)}" if kind == "unix" else "",
     )
 
 
@@ -150,6 +171,8 @@ def pool_of(
 def _client(url: RedisUrl, address: tuple[str, int] | None, settings: dict[str, Any]) -> Any:
     if url.kind == "sentinel":
         return _watchers(url).master_for(url.service, connection_pool_class=_WatchedPool, retry=_never(), **settings)
+    if url.kind == "unix":
+        return Redis(unix_socket_path=url.socket, db=url.database, retry=_never(), **settings)
     host, port = address or url.hosts[0]
     return Redis(host=host, port=port, db=url.database, retry=_never(), **settings)
 

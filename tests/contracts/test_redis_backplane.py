@@ -10,3 +10,9 @@ class TestRedisBackplane(BackplaneContract):
     @pytest.fixture
     def make(self, fresh_url: str) -> Make:
         return lambda: RedisBackplane(fresh_url)
+
+
+class TestRedisAtAUnixSocket(BackplaneContract):
+    @pytest.fixture
+    def make(self, unix_url: str) -> Make:
+        return lambda: RedisBackplane(unix_url)

@@ -26,6 +26,18 @@ class TestRedisDirectory(DirectoryStoreContract):
         return lambda clock: RedisStore(fresh_url, clock=clock)
 
 
+class TestRedisStoreAtAUnixSocket(DurableLogStoreContract, DurableCursorStoreContract):
+    @pytest.fixture
+    def make(self, unix_url: str) -> Make:
+        return lambda clock: RedisStore(unix_url, clock=clock)
+
+
+class TestRedisDirectoryAtAUnixSocket(DirectoryStoreContract):
+    @pytest.fixture
+    def make(self, unix_url: str) -> MakeDirecting:
+        return lambda clock: RedisStore(unix_url, clock=clock)
+
+
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyCluster]:
     servers = ValkeyCluster(tmp_path_factory.mktemp("cluster"))

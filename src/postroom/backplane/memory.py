@@ -1,4 +1,4 @@
-"""The backplane inside one process: nodes that name the same URL hear one another."""
+"""The backplane inside one process: nodes that name the same one hear one another."""
 
 import asyncio
 from collections import deque
@@ -7,18 +7,19 @@ from typing import ClassVar
 
 from postroom.backplane.base import Subject, Traits
 from postroom.errors import BackplaneUnavailable
+from postroom.memory_link import name_of
 
 _MAX_WAITING = 100_000
 
 
 class MemoryBackplane:
-    """For tests, and for several nodes in one process. `url` is `memory:` or `memory:name`."""
+    """For tests, and for several nodes in one process. `url`: see `postroom.memory_link`."""
 
     traits = Traits(max_payload_bytes=1 << 30, keeps_order_across_reconnect=True, survives_restart=False)
     _meshes: ClassVar[dict[str, set["MemoryBackplane"]]] = {}
 
     def __init__(self, url: str = "memory:") -> None:
-        self._url = url
+        self._name = name_of(url)
         self._subjects: set[Subject] = set()
         self._waiting: deque[tuple[Subject, bytes]] = deque()
         self._wake = asyncio.Event()
@@ -26,7 +27,7 @@ class MemoryBackplane:
 
     async def run(self, received: Callable[[Subject, bytes], None], interrupted: Callable[[], None]) -> None:
         """Receive until cancelled."""
-        mesh = self._meshes.setdefault(self._url, set())
+        mesh = self._meshes.setdefault(self._name, set())
         mesh.add(self)
         self._running.set()
         try:
@@ -39,7 +40,7 @@ class MemoryBackplane:
             self._running.clear()
             mesh.discard(self)
             if not mesh:
-                self._meshes.pop(self._url, None)
+                self._meshes.pop(self._name, None)
 
     async def subscribe(self, subjects: Sequence[Subject]) -> None:
         """In force as soon as `run` runs."""
@@ -53,7 +54,7 @@ class MemoryBackplane:
     async def publish(self, batch: Sequence[tuple[Subject, bytes]]) -> None:
         """Send to whoever is subscribed, oneself included. Raises BackplaneUnavailable where one is far behind."""
         for subject, payload in batch:
-            for peer in self._meshes.get(self._url, ()):
+            for peer in self._meshes.get(self._name, ()):
                 if subject in peer._subjects:
                     if len(peer._waiting) >= _MAX_WAITING:
                         raise BackplaneUnavailable("a node does not take what is published to it")

@@ -10,6 +10,7 @@ from postroom.channel import Retention
 from postroom.clock import Clock, SystemClock
 from postroom.errors import KeyReused, LeaseLost, MailboxFull, MessageTooLarge, Refused
 from postroom.identity import NodeId, UserName
+from postroom.memory_link import name_of
 from postroom.message import StoredMessage
 from postroom.position import START, Epoch, Head, LogKey, Position
 from postroom.store.base import (
@@ -88,13 +89,14 @@ class _Kept:
 
 
 class MemoryStore:
-    """Keeps everything until the process ends. `url` is `memory:`, or `memory:name` to share it in the process."""
+    """Keeps everything until the process ends. `url`: see `postroom.memory_link`; without a name
+    it is nobody else's."""
 
     durable = False
 
     def __init__(self, url: str = "memory:", *, clock: Clock | None = None) -> None:
         self._clock = clock if clock is not None else SystemClock()
-        self._name = url.partition(":")[2]
+        self._name = name_of(url)
         self._kept = _Kept.named.setdefault(self._name, _Kept()) if self._name else _Kept()
         self._logs = self._kept.logs
         self._keys = self._kept.keys

@@ -204,7 +204,7 @@ class Servers:
         self._owners: list[Server | None] = [None] * _SLOTS
         self._refreshing = asyncio.Lock()
         if not self._cluster:
-            server = Server(url.service or "{}:{}".format(*url.hosts[0]), url, None)
+            server = Server(url.name, url, None)
             self._known["", 0] = server
             self._owners = [server] * _SLOTS
 
