@@ -1,15 +1,15 @@
-// Two users talk through an unmodified client library: node talk.cjs LIBRARY SOCKET PORT NODES
+// Two users talk through an unmodified client library: node talk.cjs LIBRARY SOCKET PORT NODES [MOUNT]
 // LIBRARY: stompjs-2, webstomp or stompjs-7. SOCKET: ws, sockjs-1.1 or sockjs-1.6.
 'use strict';
 const assert = require('node:assert');
 
-const [library, socket, port, nodes] = process.argv.slice(2);
+const [library, socket, port, nodes, mount = ''] = process.argv.slice(2);
 const QUEUE = '/user/queue/x';
 
 const open = {
-  ws: () => new (require('ws'))(`ws://127.0.0.1:${port}/ws`),
-  'sockjs-1.1': () => new (require('sockjs-client-1.1'))(`http://127.0.0.1:${port}/chat-websocket`),
-  'sockjs-1.6': () => new (require('sockjs-client'))(`http://127.0.0.1:${port}/chat-websocket`),
+  ws: () => new (require('ws'))(`ws://127.0.0.1:${port}${mount}/ws`),
+  'sockjs-1.1': () => new (require('sockjs-client-1.1'))(`http://127.0.0.1:${port}${mount}/chat-websocket`),
+  'sockjs-1.6': () => new (require('sockjs-client'))(`http://127.0.0.1:${port}${mount}/chat-websocket`),
 }[socket];
 
 // Each returns {subscribe(destination, callback), send(destination, headers, body), receipts, disconnect()}.
@@ -65,7 +65,7 @@ const connect = {
           }),
         onStompError: (frame) => reject(new Error(frame.headers.message)),
         onUnhandledReceipt: (frame) => receipts.emit(frame.headers['receipt-id']),
-        ...(socket === 'ws' ? { brokerURL: `ws://127.0.0.1:${port}/ws` } : { webSocketFactory: open }),
+        ...(socket === 'ws' ? { brokerURL: `ws://127.0.0.1:${port}${mount}/ws` } : { webSocketFactory: open }),
       });
       client.activate();
     }),
