@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from postroom.app import Postroom
     from postroom.channel import Channel, Permission, Retention
+    from postroom.config import Settings
     from postroom.handlers import Request
+    from postroom.transport.asgi import mount
 
-__all__ = ["Channel", "Permission", "Postroom", "Request", "Retention"]
+__all__ = ["Channel", "Permission", "Postroom", "Request", "Retention", "Settings", "mount"]
 
 _HOMES = {
     "Channel": "postroom.channel",
@@ -19,6 +21,8 @@ _HOMES = {
     "Postroom": "postroom.app",
     "Request": "postroom.handlers",
     "Retention": "postroom.channel",
+    "Settings": "postroom.config",
+    "mount": "postroom.transport.asgi",
 }
 
 

@@ -4,19 +4,18 @@ import asyncio
 import contextlib
 import gc
 import importlib
+import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Final
 
 import structlog
 import uvicorn
 from msgspec import structs
-from starlette.applications import Starlette
-from starlette.routing import BaseRoute
-from starlette.types import ASGIApp
 
 from postroom.auth import Authentication, Authenticator
 from postroom.auth.cookie import CookieAuthenticator
@@ -24,21 +23,25 @@ from postroom.auth.dev import DevAuthenticator
 from postroom.auth.header import HeaderAuthenticator
 from postroom.auth.jwt import JwtAuthenticator
 from postroom.channel import Channel, ChannelRegistry
-from postroom.config import Settings
+from postroom.config import Settings, check_authentication, settings_from
 from postroom.errors import ConfigurationError
 from postroom.handlers import Handler, Handlers
-from postroom.http.health import health_routes
+from postroom.hosting import Host
 from postroom.listeners import BACKLOG, bind, check_unix_socket, stomp_listener, tls_context
-from postroom.logs import without_passwords
-from postroom.node import Node
-from postroom.sockjs import Options, SockJS
-from postroom.transport.base import Endpoint, Route
+from postroom.logs import join_host, without_passwords
+from postroom.node import Node, backplane_url
+from postroom.site import Routes, Site
+from postroom.transport.asgi import Receive, Scope, Send
 from postroom.transport.deflate import Compression
 from postroom.transport.front import FrontLimits, front
 
 _log = structlog.get_logger("postroom.app")
 
 _SWITCH_SECONDS: Final = 1e-5
+# The store's thread asks for Python's lock after this time. At the usual 5 ms a busy event loop, which lets go of
+# the lock at each turn and takes it again at once, starves it for seconds.
+
+DEVELOPMENT: Final = "DEVELOPMENT MODE: every client is who it says it is; never serve this to a network"
 
 
 class Postroom:
@@ -51,13 +54,56 @@ class Postroom:
         @app.handler("/orders/{id}")
         async def order(request: Request) -> None: ...
 
-    Served by `postroom serve module:app`.
+    Served by `postroom serve module:app`, where `settings` stand in for the defaults. It is also an ASGI
+    application, for any ASGI server or mounted inside another application: then `settings` count alone, or those
+    of `postroom.toml` and `POSTROOM_*` where none are given. `authentication` counts in place of what the settings
+    name. A node lives on one event loop: one Postroom serves one.
     """
 
-    def __init__(self, channels: Iterable[Channel] = ()) -> None:
+    def __init__(
+        self,
+        channels: Iterable[Channel] = (),
+        *,
+        settings: Settings | None = None,
+        authentication: Authentication | None = None,
+    ) -> None:
         self.channels = tuple(channels)
         ChannelRegistry(self.channels)  # a contradiction is refused here, not at the first message
         self.handlers = Handlers()
+        self.settings = settings
+        self.authentication = authentication
+        self._host = Host(self._open)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve ASGI: lifespan, HTTP and WebSocket."""
+        if scope["type"] == "lifespan":
+            await self._host.lifespan(receive, send)
+        else:
+            await self._host.serve(scope, receive, send)
+
+    def lifespan(self, parent: object = None) -> AbstractAsyncContextManager[None]:
+        """Within it the node is open; at its end it is drained. For the lifespan of the application around it.
+
+        Frameworks do not run the lifespans of what is mounted: `FastAPI(lifespan=app.lifespan)` does. Raises
+        ConfigurationError, StoreUnavailable or OSError.
+        """
+        return self._host.opened()
+
+    @contextlib.asynccontextmanager
+    async def _open(self) -> AsyncIterator[Site]:
+        join_host()
+        settings = self.settings if self.settings is not None else settings_from(os.environ)
+        if self.authentication is None:
+            check_authentication(settings)
+        if settings.dev:
+            _log.warning(DEVELOPMENT)
+        if backplane_url(settings):
+            # Several worker processes read the same settings, and each is a node.
+            settings = structs.replace(settings, node_id=f"{settings.node_id}-{os.getpid()}")
+        settings, authentication = _completed(settings, self, None)
+        sys.setswitchinterval(_SWITCH_SECONDS)
+        async with Node(settings, authentication, handlers=self.handlers) as node:
+            yield Site(settings, node)
 
     def handler(self, path: str) -> Callable[[Handler], Handler]:
         """Serve SENDs to the application destination `path`, an Ant-style pattern without the prefix."""
@@ -93,13 +139,9 @@ def load(name: str) -> Postroom:
     return found
 
 
-Routes = Callable[[Node], Sequence[BaseRoute]]
-"""More HTTP routes, made once the node is open."""
-
-
 def serve(
     settings: Settings,
-    application: str | None = None,
+    app: Postroom | None = None,
     *,
     authentication: Authentication | None = None,
     routes: Routes | None = None,
@@ -108,9 +150,7 @@ def serve(
 
     Raises ConfigurationError, StoreUnavailable, or OSError where the port cannot be had.
     """
-    app = load(application) if application is not None else Postroom()
-    # The store's thread asks for Python's lock after this time. At the usual 5 ms a busy event loop, which lets
-    # go of the lock at each turn and takes it again at once, starves it for seconds.
+    app = app if app is not None else Postroom()
     sys.setswitchinterval(_SWITCH_SECONDS)
     _raise_file_limit()
     # What is there at the start stays; what comes with messages is freed by its last reference. A full collection
@@ -136,11 +176,9 @@ def _raise_file_limit() -> None:
 async def _serve(
     settings: Settings, app: Postroom, authentication: Authentication | None, routes: Routes | None
 ) -> None:
-    if app.channels:
-        settings = structs.replace(settings, channels=(*settings.channels, *app.channels))
-    who = authentication if authentication is not None else authentication_of(settings)
+    settings, who = _completed(settings, app, authentication)
     async with Node(settings, who, handlers=app.handlers) as node:
-        config = _uvicorn_config(settings, node, routes)
+        config = _uvicorn_config(settings, Site(settings, node, routes))
         sockets = None if settings.unix_socket is not None else [bind(settings.host, settings.port)]
         _log.info(
             "serving",
@@ -151,6 +189,18 @@ async def _serve(
         )
         async with stomp_listener(settings, node):
             await _Server(config, node).serve(sockets=sockets)
+
+
+def _completed(
+    settings: Settings, app: Postroom, authentication: Authentication | None
+) -> tuple[Settings, Authentication]:
+    """The settings with the application's channels, and who is believed."""
+    if app.channels:
+        settings = structs.replace(settings, channels=(*settings.channels, *app.channels))
+    for given in (authentication, app.authentication):
+        if given is not None:
+            return settings, given
+    return settings, authentication_of(settings)
 
 
 def _url(settings: Settings, sockets: Sequence[socket.socket] | None) -> str:
@@ -199,20 +249,12 @@ def _key(key: str | None, file: str | None) -> str | None:
         raise ConfigurationError(f"auth.jwt: key-file {file} cannot be read: {error.strerror}") from error
 
 
-def _uvicorn_config(settings: Settings, node: Node, routes: Routes | None) -> uvicorn.Config:
-    limits = settings.limits
-    web = Starlette(
-        routes=[
-            *health_routes(node.metrics, node.gauges, node.reasons_not_ready),
-            *(routes(node) if routes is not None else ()),
-        ]
-    )
-    sockjs = _sockjs(settings, node, web)
+def _uvicorn_config(settings: Settings, site: Site) -> uvicorn.Config:
     http = front(
-        _route(settings, node.endpoint(), sockjs),
+        site.route,
         FrontLimits(
-            head_seconds=limits.request_seconds,
-            max_message_bytes=_frame_bytes(settings),
+            head_seconds=settings.limits.request_seconds,
+            max_message_bytes=site.max_message_bytes,
             compression=_compression(settings),
         ),
     )
@@ -222,13 +264,12 @@ def _uvicorn_config(settings: Settings, node: Node, routes: Routes | None) -> uv
     if settings.unix_socket is not None:
         check_unix_socket(settings.unix_socket)
     return uvicorn.Config(
-        sockjs,
+        site.web,
         http=http,  # type: ignore[arg-type]
         lifespan="off",
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=False,  # WebSockets see the proxy's address too: authentication must not depend on the transport
         timeout_graceful_shutdown=5,
         backlog=BACKLOG,
         uds=settings.unix_socket,
@@ -237,45 +278,11 @@ def _uvicorn_config(settings: Settings, node: Node, routes: Routes | None) -> uv
     )
 
 
-def _frame_bytes(settings: Settings) -> int:
-    # A message of the largest body with a full head, and what SockJS makes of it when every byte is escaped.
-    limits = settings.limits
-    return 6 * (limits.max_message_bytes + 8 * limits.max_header_bytes)
-
-
 def _compression(settings: Settings) -> Compression | None:
     terms = settings.compression
     if not terms.enabled:
         return None
     return Compression(window_bits=terms.window_bits, level=terms.level, min_bytes=terms.min_bytes)
-
-
-def _sockjs(settings: Settings, node: Node, otherwise: ASGIApp) -> SockJS:
-    terms = settings.sockjs
-    options = Options(
-        origins=settings.origins,
-        websocket=terms.websocket,
-        jsonp=terms.jsonp,
-        iframe=terms.iframe,
-        cookie=terms.cookie,
-        client_url=terms.client_url,
-        heartbeat_seconds=terms.heartbeat_seconds,
-        disconnect_seconds=terms.disconnect_seconds,
-        response_bytes=terms.response_bytes,
-        prove_seconds=terms.prove_seconds,
-        body_bytes=_frame_bytes(settings),
-        pending_bytes=4 * settings.limits.write_buffer_bytes,
-    )
-    return SockJS(settings.endpoints.sockjs, node.endpoint(), options, identify=node.identify, otherwise=otherwise)
-
-
-def _route(settings: Settings, endpoint: Endpoint, sockjs: SockJS) -> Route:
-    plain = settings.endpoints.stomp
-
-    def route(path: str) -> Endpoint | None:
-        return endpoint if path == plain else sockjs.route(path)
-
-    return route
 
 
 class _Server(uvicorn.Server):

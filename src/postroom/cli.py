@@ -92,9 +92,9 @@ def _server_options(command: _F) -> _F:
     return command
 
 
-def _settings(config: Path | None, **overrides: Any) -> Settings:
+def _settings(config: Path | None, base: Settings | None = None, **overrides: Any) -> Settings:
     named = config if config is not None else _path(os.environ.get("POSTROOM_CONFIG"))
-    settings = load(named, os.environ, overrides)
+    settings = load(named, os.environ, overrides, base=base)
     logs.configure(settings.log.level, settings.log.format)
     return settings
 
@@ -111,11 +111,13 @@ def serve(application: str | None, config: Path | None, **overrides: Any) -> Non
     """Run a node. APP is an application of yours: module:attribute."""
     from postroom import app
 
-    settings = _settings(config, **overrides)
-    check_authentication(settings)
+    named = app.load(application) if application is not None else app.Postroom()
+    settings = _settings(config, named.settings, **overrides)
+    if named.authentication is None:
+        check_authentication(settings)
     if settings.dev:
-        _log.warning("DEVELOPMENT MODE: every client is who it says it is; never serve this to a network")
-    app.serve(settings, application)
+        _log.warning(app.DEVELOPMENT)
+    app.serve(settings, named)
 
 
 @main.command()

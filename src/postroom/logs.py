@@ -53,6 +53,26 @@ def configure(level: str, format: Literal["text", "json"]) -> None:
     )
 
 
+def join_host() -> None:
+    """Give all logs to the standard library's `postroom` loggers, unless the process has its own way with structlog.
+
+    For a process that is not ours: its handlers and levels stay as they are.
+    """
+    if structlog.is_configured():
+        return
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            structlog.processors.format_exc_info,
+            _escape,
+            structlog.processors.KeyValueRenderer(key_order=["event"]),
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+
+
 def _escape(logger: object, name: str, event: Any) -> Any:
     """What clients send ends up in values: none of it may start a line of its own or steer a terminal."""
     for key, value in event.items():

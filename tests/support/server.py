@@ -69,20 +69,34 @@ class Server:
     def launch(self) -> None:
         """Start it."""
         assert self._process is None or self._process.poll() is not None, "the server runs"
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self._environment(),
+                cwd=self.folder,
+            )
+
+    def _command(self) -> list[str]:
         command = [sys.executable, "-m", "postroom", "serve"]
         if self._application:
             command.append(self._application)
         command += ["--dev", "--host", "127.0.0.1", "--port", str(self.port), "--store", self._store, *self._options]
         if self._config:
-            settings = self.folder / "postroom.toml"
-            settings.write_text(self._config, encoding="utf-8")
-            command += ["--config", str(settings)]
+            command += ["--config", str(self._written_config())]
+        return command
+
+    def _written_config(self) -> Path:
+        settings = self.folder / "postroom.toml"
+        settings.write_text(self._config, encoding="utf-8")
+        return settings
+
+    def _environment(self) -> dict[str, str]:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("POSTROOM_")}
         environment["PYTHONPATH"] = os.pathsep.join([str(self.folder), environment.get("PYTHONPATH", "")])
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, cwd=self.folder
-            )
+        return environment
 
     def wait_until_healthy(self) -> None:
         """Return once it answers."""

@@ -1,6 +1,6 @@
 """Settings: defaults < `postroom.toml` < `POSTROOM_*` < the command line."""
 
-from postroom.config.loading import check_authentication, load
+from postroom.config.loading import check_authentication, load, settings_from
 from postroom.config.settings import (
     Auth,
     CookieAuth,
@@ -29,4 +29,5 @@ __all__ = [
     "Tls",
     "check_authentication",
     "load",
+    "settings_from",
 ]

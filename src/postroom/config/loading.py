@@ -22,11 +22,13 @@ _AUTHORITY: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s?#@]+")
 _PATH: Final = re.compile(r"(/[^/\s?#]+)+")
 
 
-def load(path: Path | None, environ: Mapping[str, str], overrides: Mapping[str, Any]) -> Settings:
+def load(
+    path: Path | None, environ: Mapping[str, str], overrides: Mapping[str, Any], *, base: Settings | None = None
+) -> Settings:
     """The settings of a node. `overrides` (the command line) skips None.
 
-    `path` None means `postroom.toml` where there is one. Raises ConfigurationError: one line, with the file's
-    name and line where that is what is wrong.
+    `path` None means `postroom.toml` where there is one. `base` takes the place of the defaults; its channels stay.
+    Raises ConfigurationError: one line, with the file's name and line where that is what is wrong.
     """
     lines, tree = _read(path)
     channels = channels_of(tree, lines)
@@ -35,8 +37,28 @@ def load(path: Path | None, environ: Mapping[str, str], overrides: Mapping[str, 
     variables = _environment(tree, environ)
     tree |= {name.replace("_", "-"): value for name, value in overrides.items() if value is not None}
     settings = _convert(tree, lines, variables)
+    if base is not None:
+        settings, channels = _over(base, settings, tree), (*base.channels, *channels)
     _check(settings, lines, variables)
     return msgspec.structs.replace(settings, channels=channels)
+
+
+def _over(base: Any, given: Any, tree: Mapping[str, Any]) -> Any:
+    """`base`, but what `tree` names as in `given`."""
+    changed: dict[str, Any] = {}
+    for field in msgspec.structs.fields(given):
+        if field.encode_name in tree:
+            ours, theirs = getattr(base, field.name), getattr(given, field.name)
+            inner = tree[field.encode_name]
+            whole = not (isinstance(inner, Mapping) and type(ours) is type(theirs))
+            changed[field.name] = theirs if whole else _over(ours, theirs, inner)
+    return msgspec.structs.replace(base, **changed)
+
+
+def settings_from(environ: Mapping[str, str]) -> Settings:
+    """The settings of a process without a command line: POSTROOM_CONFIG may name the file. Raises as `load`."""
+    named = environ.get("POSTROOM_CONFIG")
+    return load(Path(named) if named else None, environ, {})
 
 
 def check_authentication(settings: Settings) -> None:

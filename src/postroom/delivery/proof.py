@@ -9,12 +9,46 @@ FollowerT = TypeVar("FollowerT")
 FRAMES_AFTER_PROBE = 2
 """Frames of the client after the answer that show that its page has handled what came before (measured)."""
 
+SIGN_SECONDS = 5.0
+"""Over a pipe without probes, a frame proves what was written before another that came so much earlier."""
+
 
 class Probe(Struct, Generic[FollowerT]):
     """What an answer to `token` proves: each follower up to an offset."""
 
     token: bytes
     marks: list[tuple[FollowerT, int]]
+
+
+class Signs(Generic[FollowerT]):
+    """Stands in for probes where a pipe has none: frames of the client, some seconds apart.
+
+    What was written before one frame counts as received at the first frame that comes SIGN_SECONDS after that. A
+    frame right behind the message proves nothing: it was on its way before. This is less than a PONG: bytes may
+    stay in the network for longer than that while frames come the other way.
+    """
+
+    __slots__ = ("_marks", "_since")
+
+    def __init__(self) -> None:
+        self._marks: list[tuple[FollowerT, int]] = []
+        self._since = 0.0
+
+    def frame(self, now: float) -> list[tuple[FollowerT, int]]:
+        """The client sent a frame: what counts as received now."""
+        if not self._marks or now - self._since < SIGN_SECONDS:
+            return []
+        marks, self._marks = self._marks, []
+        return marks
+
+    @property
+    def watching(self) -> bool:
+        """Whether something written waits for a later frame."""
+        return bool(self._marks)
+
+    def watch(self, marks: list[tuple[FollowerT, int]], now: float) -> None:
+        """All of `marks` was with the server's system by `now`, when a frame came."""
+        self._marks, self._since = marks, now
 
 
 class Prober(Generic[FollowerT]):
@@ -24,13 +58,20 @@ class Prober(Generic[FollowerT]):
     that were written before. At most one probe is outstanding.
     """
 
-    __slots__ = ("_count", "_handled", "outstanding", "since")
+    __slots__ = ("_count", "_handled", "outstanding", "signs", "since")
 
     def __init__(self) -> None:
         self._count = 0
         self._handled: list[tuple[int, FollowerT, int]] = []
         self.outstanding: Probe[FollowerT] | None = None
         self.since = 0.0
+        self.signs: Signs[FollowerT] | None = None  # of a pipe without probes
+
+    def unavailable(self) -> None:
+        """The pipe cannot carry the probe that just began, nor any other."""
+        self.outstanding = None
+        if self.signs is None:
+            self.signs = Signs()
 
     def begin(self, marks: list[tuple[FollowerT, int]], now: float) -> bytes:
         """A probe that covers `marks` is about to be written; its token."""

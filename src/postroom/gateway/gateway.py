@@ -108,8 +108,8 @@ class Gateway:
         elif self._frames - self._rate_from > self._most_in_a_tick:
             self._too_fast()
         session = self._session
-        if session is not None and session.prober is not None and session.prober.waits_for_frames:
-            proving.prove(self._desk, session.prober.frames(self._frames))
+        if session is not None and session.prober is not None:
+            proving.frame(self._desk, session, self._transport, frames=self._frames, now=wheel.now)
         for event in self._stomp.receive(data):
             if self._held is not None:
                 self._held.append(event)
@@ -124,7 +124,7 @@ class Gateway:
             return
         proving.answered(self._desk, session.prober, token, frames=self._frames)
         if not self._closed:
-            proving.ask(session, self._transport, frames=self._frames, now=self._desk.wheel.now)
+            proving.ask(session, self._transport, now=self._desk.wheel.now)
 
     def writable(self) -> None:
         """The transport has drained: write on, and go on with what waits in the logs."""
@@ -380,7 +380,7 @@ class Gateway:
             if entry.follower is not None and entry.follower.tail.behind:
                 self._desk.mailbox.resume(entry.follower)
         if not self._closed:
-            proving.ask(session, self._transport, frames=self._frames, now=self._desk.wheel.now)
+            proving.ask(session, self._transport, now=self._desk.wheel.now)
 
     # ── time ──────────────────────────────────────────────────────────────────────────────────────────
 

@@ -12,23 +12,31 @@ if TYPE_CHECKING:
     from postroom.gateway.desk import Desk, Limits
 
 
-def ask(session: Session, transport: Transport, *, frames: int, now: float) -> None:
-    """Ask for proof of what was written, unless nothing needs it or a probe is outstanding.
-
-    `frames` is how many the client has sent so far: over a pipe without probes two more count as proof.
-    """
+def ask(session: Session, transport: Transport, *, now: float) -> None:
+    """Ask for proof of what was written, unless nothing needs it or a probe is outstanding."""
     prober = session.prober
     if prober is None:
         prober = session.prober = Prober()
-    if prober.outstanding is not None:
+    if prober.outstanding is not None or prober.signs is not None:
         return
     marks = session.unproven()
-    if not marks:
+    if marks and not transport.probe(prober.begin(marks, now)):
+        prober.unavailable()
+
+
+def frame(desk: "Desk", session: Session, transport: Transport, *, frames: int, now: float) -> None:
+    """The client sent a frame, its `frames`th: that may prove what was sent to it before."""
+    prober = session.prober
+    if prober is None:
         return
-    if not transport.probe(prober.begin(marks, now)):
-        prober.outstanding = None
-        for follower, through in marks:
-            prober.wait_for_frames(follower, through, frames)
+    if prober.waits_for_frames:
+        prove(desk, prober.frames(frames))
+    signs = prober.signs
+    if signs is None:
+        return
+    prove(desk, signs.frame(now))
+    if not signs.watching and transport.buffered_bytes == 0 and not session.outbox.dirty:
+        signs.watch(session.unproven(), now)
 
 
 def answered(desk: "Desk", prober: Prober[Follower], token: bytes, *, frames: int) -> None:
@@ -62,5 +70,5 @@ def check(session: Session, transport: Transport, limits: "Limits", *, last_hear
         prober = session.prober = Prober()
     if transport.probe(prober.begin([], now)):
         return now + limits.probe_seconds
-    prober.outstanding = None
+    prober.unavailable()
     return now + limits.idle_probe_seconds

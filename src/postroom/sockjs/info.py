@@ -1,4 +1,4 @@
-"""The `/info` document (SockJS protocol 0.3.3, "Info test")."""
+"""The `/info` document (SockJS protocol 0.3, "Info")."""
 
 import msgspec
 

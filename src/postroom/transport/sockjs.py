@@ -1,17 +1,18 @@
-"""SockJS over one WebSocket: its frames around ours (SockJS protocol 0.3.3, "WebSocket protocols")."""
+"""SockJS over one WebSocket: its frames around ours (SockJS protocol 0.3, "Framing" and "WebSocket")."""
 
 import asyncio
 from functools import lru_cache
 from typing import Final
 
+import msgspec
 from msgspec import structs
 
-from postroom.sockjs import framing, payload
-from postroom.sockjs.polling import outward
+from postroom.sockjs import framing
 from postroom.transport import websocket
-from postroom.transport.base import Accept, Endpoint, Framing, Handshake, Receiver, Transport
+from postroom.transport.base import Accept, Endpoint, Framing, Handshake, Receiver, Route, Transport
 
-_PROTOCOL_ERROR: Final = 1002
+HEARTBEAT_SECONDS: Final = 25.0
+_GO_AWAY: Final = 3000
 
 
 @lru_cache(maxsize=64)
@@ -27,7 +28,7 @@ def array_framing(below: Framing) -> Framing:
 class Heartbeats:
     """Sends `h` to every SockJS WebSocket of a node, all by one timer."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float = HEARTBEAT_SECONDS) -> None:
         self._seconds = seconds
         self._pipes: set[Transport] = set()
         self._frame = websocket.text_message(framing.HEARTBEAT)
@@ -80,7 +81,9 @@ class SockJSTransport:
 
     def close(self, code: int, reason: str = "") -> None:
         """A SockJS close frame, then the WebSocket's."""
-        self._pipe.write(websocket.text_message(framing.close(*outward(code, reason))))
+        self._pipe.write(
+            websocket.text_message(framing.close(_GO_AWAY if code == 1000 else code, reason or "Go away!"))
+        )
         self._pipe.close(1000 if code < 3000 and code != 1012 else code, reason)
 
     def abort(self) -> None:
@@ -105,12 +108,12 @@ class SockJSTransport:
         if not data or self._receiver is None:
             return
         try:
-            messages = payload.websocket_messages(data)
-        except payload.BadPayload as error:
-            self._pipe.close(_PROTOCOL_ERROR, str(error))
+            messages = msgspec.json.decode(data, type=list[str] | str)
+        except msgspec.DecodeError:
+            self._pipe.close(1002, "broken framing")
             return
-        for message in messages:
-            self._receiver.receive(message)
+        for text in [messages] if isinstance(messages, str) else messages:
+            self._receiver.receive(text.encode())
 
     def proved(self, token: bytes, *, alive: bool = True) -> None:
         """Passed on."""
@@ -130,15 +133,29 @@ class SockJSTransport:
             receiver.lost(code, reason)
 
 
-def framed(endpoint: Endpoint, beats: Heartbeats) -> Endpoint:
-    """`endpoint`, behind SockJS."""
-    return structs.replace(endpoint, accept=_accept(endpoint.accept, beats), subprotocols=())
+def sockjs_accept(accept: Accept, beats: Heartbeats) -> Accept:
+    """`accept`, behind SockJS."""
 
-
-def _accept(accept: Accept, beats: Heartbeats) -> Accept:
     def accept_sockjs(handshake: Handshake, pipe: Transport) -> Receiver:
         wrapped = SockJSTransport(pipe, beats)
         wrapped.attach(accept(handshake, wrapped))
         return wrapped
 
     return accept_sockjs
+
+
+def sockjs_route(prefix: str, endpoint: Endpoint, beats: Heartbeats) -> Route:
+    """The WebSocket endpoints of SockJS below `prefix`: `/websocket` raw, `/{server}/{session}/websocket` framed."""
+    framed = structs.replace(endpoint, accept=sockjs_accept(endpoint.accept, beats), subprotocols=())
+    raw_path, start = f"{prefix}/websocket", f"{prefix}/"
+
+    def route(path: str) -> Endpoint | None:
+        if path == raw_path:
+            return endpoint
+        if path.startswith(start) and path.endswith("/websocket"):
+            parts = path[len(start) :].split("/")
+            if len(parts) == 3 and all(part and "." not in part for part in parts[:2]):
+                return framed
+        return None
+
+    return route

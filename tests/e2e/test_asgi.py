@@ -1,0 +1,167 @@
+"""The same application under other ASGI servers, and mounted inside FastAPI and Django, with unmodified clients."""
+
+import asyncio
+import json
+import os
+import subprocess
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import websockets
+from tests.support.asgi import FORMS, AsgiServer
+from tests.support.client import StompClient
+from tests.support.deadline import DEADLINE
+from tests.support.services import require
+
+pytestmark = pytest.mark.e2e
+
+_HERE = Path(__file__).parent
+_PACKAGES = _HERE.parent / "clients" / "node_modules"
+Make = Callable[..., AsgiServer]
+CUTS_ITS_CLIENTS = ("hypercorn", "granian")
+"""At SIGTERM, before it tells the application."""
+
+
+@pytest.fixture(scope="module", params=FORMS)
+def asgi(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AsgiServer]:
+    """One server of each form, for tests that do not hurt it."""
+    server = AsgiServer(tmp_path_factory.mktemp(request.param), request.param)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.fixture
+def make_asgi(tmp_path: Path) -> Iterator[Make]:
+    """Starts a server of the test's own."""
+    started: list[AsgiServer] = []
+
+    def make(form: str, **options: str) -> AsgiServer:
+        started.append(AsgiServer(tmp_path, form, **options))
+        started[-1].start()
+        return started[-1]
+
+    yield make
+    for server in started:
+        server.close()
+
+
+@pytest.mark.parametrize(
+    ("library", "socket"),
+    [("stompjs-7", "ws"), ("stompjs-7", "sockjs-1.6"), ("stompjs-2", "sockjs-1.1"), ("webstomp", "ws")],
+)
+def test_two_users_talk_in_node(asgi: AsgiServer, library: str, socket: str) -> None:
+    require("node")
+    require("npm packages", found=(_PACKAGES / "stompjs").is_dir(), install="cd tests/clients && npm ci")
+    ended = subprocess.run(
+        ["node", str(_HERE / "clients" / "talk.cjs"), library, socket, str(asgi.port), "1", asgi.mount],
+        env={**os.environ, "NODE_PATH": str(_PACKAGES)},
+        capture_output=True,
+        text=True,
+        timeout=3 * DEADLINE,
+        check=False,
+    )
+    assert ended.returncode == 0, f"{ended.stderr}\n{asgi.output()}"
+    assert ended.stdout.endswith("talked\n")
+
+
+async def test_ack_client_confirms_all_up_to_it(asgi: AsgiServer) -> None:
+    async with await StompClient.connect(asgi, "ac") as sender:
+        for number in range(5):
+            await sender.send("/user/ac-r/queue/x", str(number))
+    async with await StompClient.connect(asgi, "ac-r") as receiver:
+        await receiver.subscribe("/user/queue/x", ack="client")
+        got = await receiver.messages(5)
+        assert [message.text for message in got] == list("01234")
+        await receiver.ack(got[2])
+    async with await StompClient.connect(asgi, "ac-r") as receiver:
+        await receiver.subscribe("/user/queue/x", ack="client-individual")
+        again = await receiver.messages(2)
+        assert [(message.text, message.headers["redelivered"]) for message in again] == [("3", "true"), ("4", "true")]
+        await receiver.ack(again[1])
+        await receiver.ack(again[0])
+    async with await StompClient.connect(asgi, "ac-r") as receiver:
+        await receiver.subscribe("/user/queue/x", ack="client")
+        await receiver.barrier()
+        assert receiver.waiting() == []
+
+
+async def test_a_backlog_larger_than_the_write_buffer_arrives_whole(asgi: AsgiServer) -> None:
+    body = "x" * 100_000
+    async with await StompClient.connect(asgi, "big") as sender:
+        for number in range(30):
+            await sender.send("/user/big-r/queue/x", f"{number} {body}")
+    async with await StompClient.connect(asgi, "big-r") as receiver:
+        await receiver.subscribe("/user/queue/x", ack="client")
+        for number in range(30):
+            message = await receiver.message()
+            assert message.text == f"{number} {body}"
+            await receiver.ack(message, receipt=False)
+
+
+async def test_the_server_says_why_it_refuses_a_handshake(asgi: AsgiServer) -> None:
+    with pytest.raises(websockets.InvalidStatus) as refused:
+        await websockets.connect(asgi.url, origin="http://elsewhere.example")  # type: ignore[arg-type]
+    assert refused.value.response.status_code == 403
+
+
+async def test_the_best_subprotocol_is_agreed_on(asgi: AsgiServer) -> None:
+    async with websockets.connect(asgi.url, subprotocols=["v10.stomp", "v12.stomp"]) as pipe:  # type: ignore[list-item]
+        assert pipe.subprotocol == "v12.stomp"
+
+
+async def test_a_violation_is_told_and_closes(asgi: AsgiServer) -> None:
+    client = await StompClient.connect(asgi, "wrong")
+    await client.raw(b"NONSENSE\n\n\0")
+    assert "NONSENSE" in (await client.error()).headers["message"]
+    assert client.pipe.close_code == 1002
+
+
+def test_http_is_served_below_the_mount(asgi: AsgiServer) -> None:
+    assert json.loads(asgi.get("/readyz"))["ready"] is True
+    assert json.loads(asgi.get("/chat-websocket/info"))["websocket"] is True
+    assert asgi.metrics()["connections_accepted"] >= 0
+    if asgi.mount:
+        with urllib.request.urlopen(f"http://127.0.0.1:{asgi.port}/", timeout=DEADLINE) as answer:
+            assert "/chat/ws" in answer.read().decode()
+
+
+async def test_a_client_that_goes_is_noticed(asgi: AsgiServer) -> None:
+    before = asgi.metrics()["sessions"]
+    client = await StompClient.connect(asgi, "goes")
+    await asgi.reaches("sessions", before + 1)
+    await client.cut()
+    await asgi.reaches("sessions", before)
+    async with await StompClient.connect(asgi, "closes") as client:
+        await client.disconnect()
+    await asgi.reaches("sessions", before)
+
+
+@pytest.mark.parametrize("form", FORMS)
+async def test_what_was_receipted_survives_sigkill(make_asgi: Make, form: str) -> None:
+    server = await asyncio.to_thread(make_asgi, form)
+    async with await StompClient.connect(server, "ann") as ann:
+        await ann.send("/user/bob/queue/x", "kept")
+    await asyncio.to_thread(server.restart)
+    async with await StompClient.connect(server, "bob") as bob:
+        await bob.subscribe("/user/queue/x", ack="client")
+        assert (await bob.message()).text == "kept"
+
+
+@pytest.mark.parametrize("form", FORMS)
+async def test_sigterm_loses_nothing_and_ends(make_asgi: Make, form: str) -> None:
+    server = await asyncio.to_thread(make_asgi, form, config="drain-seconds = 0.5\n")
+    client = await StompClient.connect(server, "ann")
+    await client.send("/user/bob/queue/x", "kept")
+    ended, code = await asyncio.gather(client.ended(), asyncio.to_thread(server.stop))
+    if form not in CUTS_ITS_CLIENTS:
+        assert ended == 1012, server.output()
+    assert code in (0, -15), server.output()
+    await asyncio.to_thread(server.start)
+    async with await StompClient.connect(server, "bob") as bob:
+        await bob.subscribe("/user/queue/x", ack="client")
+        assert (await bob.message()).text == "kept"
