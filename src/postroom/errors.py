@@ -12,7 +12,8 @@
     │   ├── MailboxFull
     │   ├── UnknownDestination
     │   ├── MessageTooLarge
-    │   └── KeyReused          an idempotency key came again with another body
+    │   ├── KeyReused          an idempotency key came again with another body
+    │   └── TransactionRefused another message of its transaction was refused
     ├── AuthenticationFailed   the client: who it says it is cannot be believed
     ├── HandshakeRefused       the client: an HTTP status instead of the upgrade
     ├── StoreUnavailable       the router: refuses, never accepts
@@ -78,6 +79,12 @@ class KeyReused(Refused):
     """An idempotency key came again, but with another body."""
 
     code = "idempotency-key-reused"
+
+
+class TransactionRefused(Refused):
+    """Nothing is wrong with this message, but with another one that it stands or falls with."""
+
+    code = "transaction-refused"
 
 
 class AuthenticationFailed(PostroomError):

@@ -6,6 +6,7 @@ from postroom.store.memory import MemoryStore
 from postroom.testing.contracts.cursor_store import CursorStoreContract
 from postroom.testing.contracts.directory_store import DirectoryStoreContract, MakeDirecting
 from postroom.testing.contracts.log_store import LogStoreContract, Make
+from postroom.testing.contracts.transactions import TransactionContract
 
 
 class TestMemoryStore(LogStoreContract, CursorStoreContract):
@@ -15,6 +16,12 @@ class TestMemoryStore(LogStoreContract, CursorStoreContract):
 
     def test_says_that_it_forgets(self) -> None:
         assert not MemoryStore("memory:").durable
+
+
+class TestMemoryTransactions(TransactionContract):
+    @pytest.fixture
+    def make(self) -> Make:
+        return lambda clock: MemoryStore("memory:", clock=clock)
 
 
 class TestMemoryDirectory(DirectoryStoreContract):

@@ -9,6 +9,7 @@ from postroom.store.redis import RedisStore
 from postroom.testing.contracts.cursor_store import CursorStoreContract, DurableCursorStoreContract
 from postroom.testing.contracts.directory_store import DirectoryStoreContract, MakeDirecting
 from postroom.testing.contracts.log_store import DurableLogStoreContract, LogStoreContract, Make
+from postroom.testing.contracts.transactions import TransactionContract
 
 
 class TestRedisStore(LogStoreContract, CursorStoreContract, DurableLogStoreContract, DurableCursorStoreContract):
@@ -18,6 +19,12 @@ class TestRedisStore(LogStoreContract, CursorStoreContract, DurableLogStoreContr
 
     def test_says_that_it_keeps(self) -> None:
         assert RedisStore("redis://localhost").durable
+
+
+class TestRedisTransactions(TransactionContract):
+    @pytest.fixture
+    def make(self, fresh_url: str) -> Make:
+        return lambda clock: RedisStore(fresh_url, clock=clock)
 
 
 class TestRedisDirectory(DirectoryStoreContract):
@@ -53,6 +60,14 @@ def cluster_url(cluster: ValkeyCluster, fresh_url: str) -> str:
 
 
 class TestRedisClusterStore(LogStoreContract, CursorStoreContract, DurableLogStoreContract, DurableCursorStoreContract):
+    @pytest.fixture
+    def make(self, cluster_url: str) -> Make:
+        return lambda clock: RedisStore(cluster_url, clock=clock)
+
+
+class TestRedisClusterTransactions(TransactionContract):
+    several_logs = False
+
     @pytest.fixture
     def make(self, cluster_url: str) -> Make:
         return lambda clock: RedisStore(cluster_url, clock=clock)

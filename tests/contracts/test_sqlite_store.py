@@ -7,6 +7,7 @@ import pytest
 from postroom.store.sqlite import SQLiteStore
 from postroom.testing.contracts.cursor_store import CursorStoreContract, DurableCursorStoreContract
 from postroom.testing.contracts.log_store import DurableLogStoreContract, LogStoreContract, Make
+from postroom.testing.contracts.transactions import TransactionContract
 
 
 class TestSQLiteStore(LogStoreContract, CursorStoreContract, DurableLogStoreContract, DurableCursorStoreContract):
@@ -16,3 +17,9 @@ class TestSQLiteStore(LogStoreContract, CursorStoreContract, DurableLogStoreCont
 
     def test_says_that_it_keeps(self) -> None:
         assert SQLiteStore("sqlite:").durable
+
+
+class TestSQLiteTransactions(TransactionContract):
+    @pytest.fixture
+    def make(self, tmp_path: Path) -> Make:
+        return lambda clock: SQLiteStore(f"sqlite:///{tmp_path}/data/x.db", clock=clock)

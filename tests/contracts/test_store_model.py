@@ -91,6 +91,13 @@ class Log:
             self.keys[key] = (answer, new.message.body, now)
         return answer
 
+    def make_room(self, kept: Retention, count: int, size: int) -> bool:
+        while len(self.entries) + count > kept.max_messages or sum(e[3] for e in self.entries) + size > kept.max_bytes:
+            if not self.entries or self.entries[0][0] > self.confirmed():
+                return False
+            self.drop()
+        return True
+
     def cursor(self, owner: str, now: float) -> Cursor:
         at_floor = owner != SHARED and self.number
         start = Position(START.epoch, self.floor) if at_floor else START
@@ -159,6 +166,37 @@ class StoreMachine(RuleBasedStateMachine):
         outcomes = self.run_in_loop(self.store.append(batch))
         told = [each if isinstance(each, Appended) else type(each).__name__ for each in outcomes]
         assert told == [self.model[each.log].append(each, self.clock.wall()) for each in batch]
+
+    @rule(
+        wanted=st.lists(
+            st.tuples(st.sampled_from(LOGS), st.sampled_from((b"", b"a", b"bbbb", b"d" * 13))), min_size=2, max_size=6
+        ),
+        kept=st.sampled_from(RETENTIONS),
+    )
+    def append_together(self, wanted: list[tuple[LogKey, bytes]], kept: Retention) -> None:
+        run = [item(body, log=log, retention=kept, tied=at > 0) for at, (log, body) in enumerate(wanted)]
+        told = [
+            each if isinstance(each, Appended) else type(each).__name__
+            for each in self.run_in_loop(self.store.append(run))
+        ]
+        fault = self.fault(run, kept)
+        if fault is None:
+            assert told == [self.model[each.log].append(each, self.clock.wall()) for each in run]
+        else:
+            at, why = fault
+            assert told == [why if place == at else "TransactionRefused" for place in range(len(run))]
+
+    def fault(self, run: list[Append], kept: Retention) -> tuple[int, str] | None:
+        sizes = [message_bytes(each.message) for each in run]
+        for at, size in enumerate(sizes):
+            if size > kept.max_bytes:
+                return at, "MessageTooLarge"
+        if kept.on_overflow == "reject":
+            for log in dict.fromkeys(each.log for each in run):
+                places = [at for at, each in enumerate(run) if each.log == log]
+                if not self.model[log].make_room(kept, len(places), sum(sizes[at] for at in places)):
+                    return places[0], "MailboxFull"
+        return None
 
     @rule(log=st.sampled_from(LOGS), owner=st.sampled_from(OWNERS))
     def cursor(self, log: LogKey, owner: str) -> None:

@@ -53,9 +53,17 @@ class Appender:
             self._wake.clear()
             while self._waiting:
                 # Until this batch's outcome is known the next one waits: that keeps every log in order.
-                batch, self._waiting = self._waiting[:_MAX_BATCH], self._waiting[_MAX_BATCH:]
+                end = self._end()
+                batch, self._waiting = self._waiting[:end], self._waiting[end:]
                 await self._append(batch)
             self._idle.set()
+
+    def _end(self) -> int:
+        """Where the next batch ends: never between items that are tied."""
+        end = _MAX_BATCH
+        while end < len(self._waiting) and self._waiting[end][0].tied:
+            end += 1
+        return end
 
     async def flush(self) -> None:
         """Return once every append handed in so far has its outcome."""

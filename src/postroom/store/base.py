@@ -25,7 +25,7 @@ class Append(Struct, frozen=True, gc=False):
 
     `at_least`: the position's offset must be above it (a hybrid logical clock, see `Position`). `live`: somebody
     follows the log now. `key` is the sender's idempotency key, scoped by log and sender, remembered for
-    `IDEMPOTENCY_SECONDS`.
+    `IDEMPOTENCY_SECONDS`. `tied`: it stands or falls with the item before it in the batch.
     """
 
     log: LogKey
@@ -34,6 +34,7 @@ class Append(Struct, frozen=True, gc=False):
     at_least: int = 0
     live: bool = False
     key: str | None = None
+    tied: bool = False
 
 
 IDEMPOTENCY_SECONDS = 86_400.0
@@ -101,8 +102,10 @@ class LogStore(Protocol):
 
         An item whose idempotency key was seen within the window gets the first position (KeyReused where the
         body differs). A log that is full first loses what is confirmed, then refuses (MailboxFull) or drops its
-        oldest, as the item's retention says; an item larger than `max_bytes` is MessageTooLarge. Raises
-        StoreUnavailable where nothing of the batch was stored, OutcomeUnknown where that is not known.
+        oldest, as the item's retention says; an item larger than `max_bytes` is MessageTooLarge. Of items that are
+        tied together all are stored or none: where one is refused, the others are TransactionRefused. An engine of
+        several servers can promise that for each of them alone. Raises StoreUnavailable where nothing of the batch
+        was stored, OutcomeUnknown where that is not known.
         """
         ...
 

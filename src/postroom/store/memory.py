@@ -1,6 +1,5 @@
 """Logs in memory: for tests, and for nodes that may forget."""
 
-import hashlib
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -25,6 +24,7 @@ from postroom.store.base import (
     Page,
     message_bytes,
 )
+from postroom.store.together import digest, refusals, runs
 
 
 class _Log:
@@ -117,21 +117,37 @@ class MemoryStore:
 
     async def append(self, batch: Sequence[Append]) -> Sequence[Appended | Refused]:
         """See `LogStore.append`."""
-        return [self._append(item) for item in batch]
+        answers: list[Appended | Refused] = []
+        for run in runs(batch):
+            refused = refusals(run, self._first_use, self._has_room) if len(run) > 1 else None
+            answers += refused if refused is not None else [self._append(item) for item in run]
+        return answers
+
+    def _first_use(self, item: Append) -> bytes | None:
+        used = self._used(item)
+        return used[1] if used is not None else None
+
+    def _used(self, item: Append) -> tuple[Appended, bytes] | None:
+        found = self._keys.get((item.log, item.message.sender or "", item.key or ""))
+        if found is None or self._clock.monotonic() - found[2] > IDEMPOTENCY_SECONDS:
+            return None
+        return found[0], found[1]
+
+    def _has_room(self, log: LogKey, kept: Retention, count: int, size: int) -> bool:
+        return self._make_room(self._logs.setdefault(log, _Log()), kept, count, size) is None
 
     def _append(self, item: Append) -> Appended | Refused:
         log = self._logs.setdefault(item.log, _Log())
         log.retention = item.retention
-        key = (item.log, item.message.sender or "", item.key) if item.key is not None else None
-        digest = hashlib.sha256(item.message.body).digest() if key is not None else b""
-        if key is not None and key in self._keys:
-            first, body, at = self._keys[key]
-            if self._clock.monotonic() - at <= IDEMPOTENCY_SECONDS:
-                if body != digest:
-                    return KeyReused("the idempotency key was used before, for another body")
-                return Appended(first.position, first.previous, first.number, duplicate=True)
+        if item.key is not None and (used := self._used(item)) is not None:
+            first, body = used
+            if body != digest(item):
+                return KeyReused("the idempotency key was used before, for another body")
+            return Appended(first.position, first.previous, first.number, duplicate=True)
         size = message_bytes(item.message)
-        if (refused := self._make_room(log, size)) is not None:
+        if size > item.retention.max_bytes:
+            return MessageTooLarge(f"a message for this mailbox has at most {item.retention.max_bytes} bytes")
+        if (refused := self._make_room(log, log.retention, 1, size)) is not None:
             return refused
         live = item.live or item.log.user in self._kept.entries
         previous = log.last.offset
@@ -141,17 +157,15 @@ class MemoryStore:
         log.bytes += size
         listed = tuple(self._kept.entries.get(item.log.user, ())) if item.log.user is not None else ()
         appended = Appended(log.last, previous, log.number, listed=listed, live=live)
-        if key is not None:
-            self._keys[key] = (appended, digest, self._clock.monotonic())
+        if item.key is not None:
+            key = (item.log, item.message.sender or "", item.key)
+            self._keys[key] = (appended, digest(item), self._clock.monotonic())
         return appended
 
-    def _make_room(self, log: _Log, size: int) -> Refused | None:
-        kept = log.retention
-        if size > kept.max_bytes:
-            return MessageTooLarge(f"a message for this mailbox has at most {kept.max_bytes} bytes")
+    def _make_room(self, log: _Log, kept: Retention, count: int, size: int) -> Refused | None:
         confirmed = log.confirmed()
-        while log.entries and (len(log.entries) >= kept.max_messages or log.bytes + size > kept.max_bytes):
-            if log.entries[0].position.offset > confirmed and kept.on_overflow == "reject":
+        while len(log.entries) + count > kept.max_messages or log.bytes + size > kept.max_bytes:
+            if not log.entries or (log.entries[0].position.offset > confirmed and kept.on_overflow == "reject"):
                 return MailboxFull("the mailbox is full")
             log.drop(1)
         return None

@@ -22,6 +22,7 @@ from postroom.store import redis_codec as codec
 from postroom.store.base import Append, Appended, Confirm, Cursor, Lease, Page
 from postroom.store.redis_lanes import Caller, Kind, Lane, Request
 from postroom.store.redis_servers import Script, Server, Servers, check
+from postroom.store.together import runs
 
 _log = structlog.get_logger("postroom.store")
 
@@ -135,17 +136,40 @@ class RedisStore:
         """See `LogStore.append`."""
         if self._closed:
             raise StoreUnavailable("the store is closed")
-        requests = []
-        for item in batch:
-            place = self._place(item.log)
-            requests.append(Request(place.tag, codec.pack_append(item, place, next(self._ids))))
+        requests: list[Request] = []
+        answers: list[tuple[Request, int]] = []
+        for run in runs(batch):
+            if len(run) == 1:
+                place = self._place(run[0].log)
+                request = Request(place.tag, codec.pack_append(run[0], place, next(self._ids)))
+                requests.append(request)
+                answers.append((request, 0))
+            else:
+                tied = self._tied(run)
+                requests += dict.fromkeys(request for request, _ in tied)
+                answers += tied
         await self._appends.ask(requests)
         failed = [request.error for request in requests if request.error is not None]
         if not failed:
-            return [request.answer for request in requests]
+            return [r.answer if len(r.items) == 1 else r.answer[at] for r, at in answers]
         if len(failed) == len(requests) and not any(isinstance(error, OutcomeUnknown) for error in failed):
             raise failed[0]
         raise OutcomeUnknown(str(failed[0])) from failed[0]
+
+    def _tied(self, run: Sequence[Append]) -> list[tuple[Request, int]]:
+        """For each item the request that it is part of, and its place there: one for the run, or one a slot."""
+        packed: dict[int, list[bytes]] = {}
+        tags: dict[int, bytes] = {}
+        places: list[tuple[int, int]] = []
+        for item in run:
+            place = self._place(item.log)
+            share = self._servers.share(place.tag)
+            items = packed.setdefault(share, [])
+            tags.setdefault(share, place.tag)
+            places.append((share, len(items)))
+            items.append(codec.pack_append(item, place, next(self._ids), tied=bool(items)))
+        made = {share: Request(tags[share], *items) for share, items in packed.items()}
+        return [(made[share], at) for share, at in places]
 
     def _unpack_appended(self, reply: Any) -> Sequence[Appended | Refused]:
         answers = codec.unpack_appended(reply)

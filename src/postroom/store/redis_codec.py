@@ -15,7 +15,7 @@ import msgspec
 
 from postroom.channel import Retention
 from postroom.destination import Topic, UserQueue
-from postroom.errors import KeyReused, MailboxFull, MessageTooLarge, Refused
+from postroom.errors import KeyReused, MailboxFull, MessageTooLarge, Refused, TransactionRefused
 from postroom.identity import Lease, NodeId, UserName
 from postroom.message import Message, StoredMessage
 from postroom.position import Epoch, Head, LogKey, Position
@@ -25,6 +25,7 @@ REPEAT: Final = 1
 """The flag, in the first byte of an item, of an append that may have been stored before."""
 _LIVE: Final = 2
 _USER: Final = 4
+_TIED: Final = 8
 _LOOK, _CONFIRM, _ATTEMPT = 0, 1, 2
 LOCATE, ENTER, LEAVE = 0, 1, 2
 
@@ -84,13 +85,13 @@ def _packed_retention(kept: Retention) -> bytes:
     return _whole(keep, 6) + _whole(keep_confirmed, 6) + sizes + bytes((kept.on_overflow == "drop-oldest",))
 
 
-def pack_append(item: Append, place: Place, id: bytes) -> bytes:
-    """An item of `append.lua`. `id` tells a repeat from another message."""
+def pack_append(item: Append, place: Place, id: bytes, *, tied: bool = False) -> bytes:
+    """An item of `append.lua`. `id` tells a repeat from another message; `tied` binds it to the item before it."""
     message, body = item.message, item.message.body
     header_bytes = sum(len(name) + len(value) for name, value in message.headers.items())
     rest = _pack_rest((message.sender, message.headers))
     key = _packed_key(item, place) if item.key is not None else b""
-    flags = (_LIVE if item.live else 0) | (_USER if item.log.user is not None else 0)
+    flags = (_LIVE if item.live else 0) | (_USER if item.log.user is not None else 0) | (_TIED if tied else 0)
     payload = _PAYLOAD.size + len(body) + len(rest)
     return b"".join(
         (
@@ -148,6 +149,8 @@ def _refused(status: int) -> Refused:
         return KeyReused("the idempotency key was used before, for another body")
     if status == 3:
         return MailboxFull("the mailbox is full")
+    if status == 5:
+        return TransactionRefused("another message of its transaction was refused")
     return MessageTooLarge("the message is larger than its mailbox may be")
 
 

@@ -7,6 +7,7 @@ for as long as a call may take. An append whose outcome is not known is flagged 
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from typing import Any, Final
 
 from redis import exceptions as redis_errors
@@ -44,13 +45,16 @@ class _Call:
 
 
 class Request:
-    """One item for a script, and what became of it. `tag` is the hash tag of its keys."""
+    """One item for a script, and what became of it; or several that go in one call and have a list of answers.
 
-    __slots__ = ("_reason", "alone", "answer", "call", "error", "item", "server", "tag", "unknown")
+    `tag` is the hash tag of their keys.
+    """
 
-    def __init__(self, tag: bytes, item: bytes) -> None:
+    __slots__ = ("_reason", "alone", "answer", "call", "error", "items", "server", "tag", "unknown")
+
+    def __init__(self, tag: bytes, *items: bytes) -> None:
         self.tag = tag
-        self.item = item
+        self.items = items
         self.answer: Any = None
         self.error: StoreUnavailable | None = None
         self.call: _Call | None = None
@@ -174,11 +178,13 @@ class Caller:
                 reason = f"{replies[1]} of {self._replicas} replicas have it"
                 self._meet(group, reason, unknown=kind)
             else:
-                for request, answer in zip(group, kind.unpack(replies[0]), strict=True):
-                    request.answer = answer
+                answers = iter(kind.unpack(replies[0]))
+                for request in group:
+                    count = len(request.items)
+                    request.answer = next(answers) if count == 1 else [*islice(answers, count)]
 
     async def _exchange(self, kind: Kind, server: Server, group: Sequence[Request], seconds: float) -> list[Any]:
-        arguments = (b"%d" % self._now(), b"".join([each.item for each in group]), *kind.arguments())
+        arguments = (b"%d" % self._now(), b"".join([item for each in group for item in each.items]), *kind.arguments())
         commands = [kind.script.call(*arguments)]
         if kind.appends and self._replicas:
             # In the same go, and so on the same connection: WAIT counts from the connection's own last write.
@@ -210,7 +216,7 @@ class Caller:
             if unknown is not None and unknown.wrote:
                 request.unknown = True
                 if unknown.appends:
-                    request.item = flagged(request.item)
+                    request.items = tuple(map(flagged, request.items))
             request.meet(reason)
 
 
@@ -255,5 +261,5 @@ class Lane:
         batch, size = list[Request](), 0
         while self._waiting and len(batch) < self._kind.at_once and size < self._kind.max_bytes:
             batch.append(self._waiting.popleft())
-            size += len(batch[-1].item)
+            size += sum(map(len, batch[-1].items))
         return batch

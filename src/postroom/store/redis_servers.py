@@ -217,6 +217,10 @@ class Servers:
         """Who owns the keys with this hash tag; None where nobody is known to."""
         return self._owners[slot_of(tag)]
 
+    def share(self, tag: bytes) -> int:
+        """Equal for keys that one script can reach whatever happens: in a Cluster those of a slot, else all."""
+        return slot_of(tag) if self._cluster else 0
+
     async def refresh(self) -> None:
         """Ask a Cluster anew who owns what. What cannot be learnt stays as it was."""
         if not self._cluster:

@@ -6,7 +6,6 @@ Each step of a statement hands Python's lock back and forth, so a batch is few s
 
 import asyncio
 import ctypes
-import hashlib
 import sys
 import threading
 from collections import deque
@@ -36,6 +35,7 @@ from postroom.store.base import (
 )
 from postroom.store.sqlite_file import Database
 from postroom.store.sqlite_logs import Logs, LogState, confirmed
+from postroom.store.together import digest, refusals, runs
 
 _log = structlog.get_logger("postroom.store")
 
@@ -268,7 +268,23 @@ class SQLiteStore:
         now = int(self._clock.wall() * 1e6)
         if any(item.key is not None for item in batch):
             self._logs.prefetch_keys(batch)
-        return [self._append_one(item, now) for item in batch]
+        answers: list[Appended | Refused] = []
+        for run in runs(batch):
+            refused = self._refusals(run, now) if len(run) > 1 else None
+            answers += refused if refused is not None else [self._append_one(item, now) for item in run]
+        return answers
+
+    def _refusals(self, run: Sequence[Append], now: int) -> Sequence[Refused] | None:
+        logs = self._logs
+
+        def first_use(item: Append) -> bytes | None:
+            used = logs.used(logs.state(item.log), item)
+            return used.digest if used is not None and used.at >= now - _KEY_US else None
+
+        def has_room(log: LogKey, kept: Retention, count: int, size: int) -> bool:
+            return self._make_room(logs.state(log), kept, count, size) is None
+
+        return refusals(run, first_use, has_room)
 
     def _append_one(self, item: Append, now: int) -> Appended | Refused:
         logs = self._logs
@@ -276,15 +292,17 @@ class SQLiteStore:
         kept = item.retention
         if kept is not state.retention:
             logs.keep_retention(state, kept)
-        digest = b""
+        body = b""
         if item.key is not None:
-            digest = hashlib.sha256(item.message.body).digest()
+            body = digest(item)
             used = logs.used(state, item)
             if used is not None and used.at >= now - _KEY_US:
-                return used.appended if used.digest == digest else KeyReused(_REUSED)
+                return used.appended if used.digest == body else KeyReused(_REUSED)
         size = message_bytes(item.message)
         if state.count >= kept.max_messages or state.bytes + size > kept.max_bytes:
-            refused = self._make_room(state, kept, size)
+            if size > kept.max_bytes:
+                return MessageTooLarge(f"a message for this mailbox has at most {kept.max_bytes} bytes")
+            refused = self._make_room(state, kept, 1, size)
             if refused is not None:
                 return refused
         previous, epoch = state.offset, self._file.epoch
@@ -296,15 +314,14 @@ class SQLiteStore:
         logs.add(state, item, previous, size)
         appended = Appended(Position(epoch, offset), previous, state.number)
         if item.key is not None:
-            logs.remember(state, item, appended, digest, now)
+            logs.remember(state, item, appended, body, now)
         return appended
 
-    def _make_room(self, state: LogState, kept: Retention, size: int) -> Refused | None:
-        if size > kept.max_bytes:
-            return MessageTooLarge(f"a message for this mailbox has at most {kept.max_bytes} bytes")
+    def _make_room(self, state: LogState, kept: Retention, count: int, size: int) -> Refused | None:
         limit = confirmed(state) if kept.on_overflow == "reject" else _ANY
-        self._logs.make_room(state, limit, kept.max_messages - 1, kept.max_bytes - size)
-        if state.count >= kept.max_messages or state.bytes + size > kept.max_bytes:
+        max_messages, max_bytes = kept.max_messages - count, kept.max_bytes - size
+        self._logs.make_room(state, limit, max(0, max_messages), max(0, max_bytes))
+        if state.count > max_messages or state.bytes > max_bytes:
             return MailboxFull("the mailbox is full")
         return None
 

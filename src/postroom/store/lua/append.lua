@@ -6,8 +6,8 @@ local ITEM = '>I1I2I2I2I4I7c27'        -- flags base name key payload at_least r
 local ITEM_BYTES = 45
 local RETENTION = '>I6I6I7I7I1'        -- keep keep_confirmed max_messages max_bytes ring
 local KEY = '>I5I7I7I6I7c16'           -- epoch offset previous number at digest
-local REPEAT, LIVE, USER = 1, 2, 4
-local STORED, DUPLICATE, REUSED, FULL, TOO_LARGE = 0, 1, 2, 3, 4
+local REPEAT, LIVE, USER, TIED = 1, 2, 4, 8
+local STORED, DUPLICATE, REUSED, FULL, TOO_LARGE, OTHER = 0, 1, 2, 3, 4, 5
 local KEY_SECONDS = 86400
 local AGED_AT_ONCE = 100
 local SEARCHED, SEARCHED_US = 10000, 600 * 1000000
@@ -108,8 +108,12 @@ local function drop_aged(log, kept)
   end
 end
 
-local function make_room(log, kept, size)
-  while count(log) > 0 and (count(log) >= kept.max_messages or log.bytes + size > kept.max_bytes) do
+local function fits(log, kept, wanted, size)
+  return count(log) + wanted <= kept.max_messages and log.bytes + size <= kept.max_bytes
+end
+
+local function make_room(log, kept, wanted, size)
+  while count(log) > 0 and not fits(log, kept, wanted, size) do
     local entry = oldest(log)
     if kept.ring == 0 then
       local _, offset = unpack_from('>I5I7', entry)
@@ -119,7 +123,18 @@ local function make_room(log, kept, size)
     end
     drop(log, entry)
   end
-  return true
+  return fits(log, kept, wanted, size)
+end
+
+-- What an item's idempotency key was used for first, within its window: the digest, and the whole.
+local function first_use(key_name)
+  local first = keys[key_name] or call('GET', key_name)
+  if first then
+    local _, _, _, _, at, body = unpack_from(KEY, first)
+    if now - at <= KEY_SECONDS * 1000000 then
+      return body, first
+    end
+  end
 end
 
 -- What became of one item: status, live, epoch, offset, previous, number, listed.
@@ -142,15 +157,13 @@ local function append(flags, kept, base, name, key, at_least, payload)
   local key_name, digest
   if key ~= '' then
     key_name, digest = base .. ':k:' .. sub(key, 17), sub(key, 1, 16)
-    local first = keys[key_name] or call('GET', key_name)
-    if first then
-      local epoch, offset, previous, number, at, body = unpack_from(KEY, first)
-      if now - at <= KEY_SECONDS * 1000000 then
-        if body ~= digest then
-          return REUSED, 0, 0, 0, 0, 0, NOBODY
-        end
-        return DUPLICATE, 0, epoch, offset, previous, number, {}
+    local body, first = first_use(key_name)
+    if body then
+      if body ~= digest then
+        return REUSED, 0, 0, 0, 0, 0, NOBODY
       end
+      local epoch, offset, previous, number = unpack_from(KEY, first)
+      return DUPLICATE, 0, epoch, offset, previous, number, {}
     end
   end
   local _, body, headers = unpack_from('>c8I4I4', payload)
@@ -160,7 +173,7 @@ local function append(flags, kept, base, name, key, at_least, payload)
   if not log.aged then
     drop_aged(log, kept)
   end
-  if not make_room(log, kept, body + headers) then
+  if not make_room(log, kept, 1, body + headers) then
     return FULL, 0, 0, 0, 0, 0, NOBODY
   end
   local listed = listed_at(base, flags)
@@ -189,18 +202,83 @@ local function append(flags, kept, base, name, key, at_least, payload)
   return STORED, live, log.epoch, log.last, previous, log.number, listed
 end
 
-local answers, all_listed = {}, {}
-local at = 1
-while at <= #items do
+-- The item at a place, as `append` takes it, behind the place of the next one.
+local function item_at(at)
   local flags, base_bytes, name_bytes, key_bytes, bytes, at_least, retention = unpack_from(ITEM, items, at)
   local base_at = at + ITEM_BYTES
   local name_at = base_at + base_bytes
   local key_at = name_at + name_bytes
   local payload_at = key_at + key_bytes
-  at = payload_at + bytes
-  local status, live, epoch, offset, previous, number, listed = append(flags, retention_of(retention),
-    sub(items, base_at, name_at - 1), sub(items, name_at, key_at - 1),
-    sub(items, key_at, payload_at - 1), at_least, sub(items, payload_at, at - 1))
+  local next_at = payload_at + bytes
+  return next_at, flags, retention_of(retention), sub(items, base_at, name_at - 1), sub(items, name_at, key_at - 1),
+    sub(items, key_at, payload_at - 1), at_least, sub(items, payload_at, next_at - 1)
+end
+
+-- Whether the item at a place stands or falls with the one before it.
+local function tied_at(at)
+  return at <= #items and math.floor(string.byte(items, at) / TIED) % 2 == 1
+end
+
+-- Of the items from `at` on that are tied together: the place of one that cannot be stored, and why.
+local function refused_together(at)
+  local used, wanted, order = {}, {}, {}
+  repeat
+    local next_at, flags, kept, base, name, key, _, payload = item_at(at)
+    local log = log_of(base, name)
+    local stored = flags % 2 == REPEAT and stored_before(log, sub(payload, 1, 8))
+    if not stored and key ~= '' then
+      local key_name, digest = base .. ':k:' .. sub(key, 17), sub(key, 1, 16)
+      stored = used[key_name] or first_use(key_name)
+      if stored and stored ~= digest then
+        return at, REUSED
+      end
+      used[key_name] = digest
+    end
+    if not stored then
+      local _, body, headers = unpack_from('>c8I4I4', payload)
+      if body + headers > kept.max_bytes then
+        return at, TOO_LARGE
+      end
+      local want = wanted[log]
+      if not want then
+        want = {kept = kept, at = at, count = 0, size = 0}
+        wanted[log] = want
+        order[#order + 1] = log
+      end
+      want.count, want.size = want.count + 1, want.size + body + headers
+    end
+    at = next_at
+  until not tied_at(at)
+  for i = 1, #order do
+    local log, want = order[i], wanted[order[i]]
+    if not log.aged then
+      drop_aged(log, want.kept)
+    end
+    if want.kept.ring == 0 and not make_room(log, want.kept, want.count, want.size) then
+      return want.at, FULL
+    end
+  end
+end
+
+local answers, all_listed = {}, {}
+local at, tied, fault, why = 1, false, nil, nil
+while at <= #items do
+  local here = at
+  local next_at, flags, kept, base, name, key, at_least, payload = item_at(at)
+  local tied_next = tied_at(next_at)
+  if not tied then
+    fault, why = nil, nil
+    if tied_next then
+      fault, why = refused_together(at)
+    end
+  end
+  at, tied = next_at, tied_next
+  local status, live, epoch, offset, previous, number, listed
+  if fault then
+    status, live, epoch, offset, previous, number, listed = here == fault and why or OTHER, 0, 0, 0, 0, 0, NOBODY
+  else
+    status, live, epoch, offset, previous, number, listed = append(flags, kept, base, name, key, at_least, payload)
+  end
   answers[#answers + 1] = pack('>I1I1I2I8I8I8I8', status, live, #listed, epoch, offset, previous, number)
   for i = 1, #listed do
     all_listed[#all_listed + 1] = listed[i]

@@ -15,4 +15,5 @@ pytest.register_assert_rewrite(
     "postroom.testing.contracts.log_store",
     "postroom.testing.contracts.cursor_store",
     "postroom.testing.contracts.directory_store",
+    "postroom.testing.contracts.transactions",
 )

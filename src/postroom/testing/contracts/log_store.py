@@ -71,12 +71,13 @@ def item(
     at_least: int = 0,
     live: bool = False,
     key: str | None = None,
+    tied: bool = False,
 ) -> Append:
     """One message for `log`."""
     destination = Topic(log.name) if log.user is None else UserQueue(log.user, log.name)
     name = UserName(sender) if sender is not None else None
     message = Message(destination, name, headers if headers is not None else {}, body)
-    return Append(log, message, retention, at_least, live, key)
+    return Append(log, message, retention, at_least, live, key, tied)
 
 
 def stored(outcome: Appended | Refused) -> Appended:
