@@ -87,6 +87,11 @@ class Handlers:
         """Answer SUBSCRIBEs to `path` with what `handler` returns."""
         self._subscribes.append((_checked(path, handler), handler))
 
+    def check(self, path: str) -> None:
+        """Raise UnknownDestination where no handler serves SENDs to `path`."""
+        if not any(pattern.matches(path) for pattern, _ in self._sends):
+            raise UnknownDestination(f"no handler serves {path!r}")
+
     def invoke(self, request: Request) -> Any:
         """Call the handler of a SEND; awaitable if it is a coroutine. Raises UnknownDestination."""
         return _call(self._sends, request)

@@ -89,8 +89,13 @@ class Router:
             case AppPath(name):
                 return Route(destination, channel, name, None, retention, open_)
 
-    def route(self, route: Route, message: Message, stored: Stored, *, key: str | None = None) -> bool:
-        """Send `message`. True: it is done. False: it is being stored, and `stored` is called with the outcome."""
+    def route(
+        self, route: Route, message: Message, stored: Stored, *, key: str | None = None, tied: bool = False
+    ) -> bool:
+        """Send `message`. True: it is done. False: it is being stored, and `stored` is called with the outcome.
+
+        `tied`: it is stored together with the one before it, which was sent in the same turn of the loop, or neither.
+        """
         log = route.log
         if log is None:
             self._metrics.delivered += self._hub.publish(route.key, message)
@@ -98,7 +103,7 @@ class Router:
                 self._relay.cast(message)
             return True
         mailbox = self._mailbox
-        mailbox.append(Append(log, message, route.retention, mailbox.highest, mailbox.followed(log), key), stored)
+        mailbox.append(Append(log, message, route.retention, mailbox.highest, mailbox.followed(log), key, tied), stored)
         return False
 
     async def send(self, route: Route, message: Message) -> None:

@@ -9,7 +9,7 @@ import structlog
 from postroom import stomp
 from postroom.destination import AppPath, Destination
 from postroom.errors import NotAllowed, Refused, UnknownDestination
-from postroom.gateway.sending import RESERVED
+from postroom.gateway.sending import RESERVED, own_headers
 from postroom.handlers import Request, encode_payload
 from postroom.message import Message
 from postroom.session import Entry, Session, Ticket
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _log = structlog.get_logger("postroom.gateway")
 
 _SERVERS: Final = RESERVED | {"content-length", "destination", "receipt-id"}
-_FAILED: Final = "the application failed to handle this message"
+FAILED: Final = "the application failed to handle this message"
 
 
 class Replies:
@@ -70,12 +70,12 @@ def put(session: Session, message: Message) -> int:
     return len(to)
 
 
-def invoke(desk: "Desk", session: Session, path: AppPath, headers: Mapping[str, str], body: bytes) -> Any:
+def invoke(desk: "Desk", session: Session, path: AppPath, event: stomp.Send) -> Any:
     """Call the handler of a SEND. Awaitable if it is a coroutine; whatever else it returns counts for nothing.
 
     Raises Refused.
     """
-    return _guarded(desk.handlers.invoke, _request(desk, session, path, headers, body))
+    return _guarded(desk.handlers.invoke, _request(desk, session, path, own_headers(event), event.body))
 
 
 def subscribe(
@@ -110,7 +110,7 @@ def answer(desk: "Desk", entry: Entry, payload: Any) -> None:
         headers, body = encode_payload(payload)
     except Exception:
         _log.exception("a handler returned what is no JSON", destination=subscription.target.name)
-        raise Refused(_FAILED) from None
+        raise Refused(FAILED) from None
     subscription.put(subscription.encode(Message(subscription.target, None, headers, body, desk.message_id())))
 
 
@@ -125,7 +125,7 @@ def _guarded(call: Callable[[Request], Any], request: Request) -> Any:
         raise
     except Exception:
         _log.exception("a handler failed", session=request.session[:8], path=request.path)
-        raise Refused(_FAILED) from None
+        raise Refused(FAILED) from None
 
 
 async def finish(
@@ -145,7 +145,7 @@ async def finish(
     except Exception:
         _log.exception("a handler failed", session=session)
         ticket.refuse()
-        refuse(Refused(_FAILED))
+        refuse(Refused(FAILED))
     else:
         ticket.settle()
 

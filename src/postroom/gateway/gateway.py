@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar, Final
 
 import structlog
@@ -13,20 +13,17 @@ from postroom.destination import AppPath
 from postroom.errors import (
     AuthenticationFailed,
     LimitExceeded,
-    NotAllowed,
     PostroomError,
     ProtocolViolation,
     Refused,
     StoreUnavailable,
 )
-from postroom.gateway import answering, proving, subscribing
+from postroom.gateway import answering, committing, proving, subscribing
 from postroom.gateway.desk import Desk
-from postroom.gateway.sending import RESERVED, Pending, Transaction
+from postroom.gateway.sending import Pending, message_of, permit
 from postroom.gateway.watch import Late, Watch
 from postroom.identity import Principal, SessionId
-from postroom.message import Message
 from postroom.outbox import Outbox
-from postroom.router import Route
 from postroom.session import Receipts, Session, Ticket, device_of
 from postroom.store.base import Appended
 from postroom.transport.base import Handshake, Transport
@@ -196,41 +193,30 @@ class Gateway:
         if not self._closed:
             self._welcome(session)
 
-    def _send(self, event: stomp.Send, transaction: Transaction | None = None) -> None:
+    def _send(self, event: stomp.Send) -> None:
         desk, session = self._desk, self._session
         assert session is not None
         desk.metrics.received += 1
         route = desk.router.resolve(event.destination)
         if not route.open:
-            self._permit(route, event)
-        headers = event.headers
-        if not RESERVED.isdisjoint(headers):
-            headers = {name: value for name, value in headers.items() if name not in RESERVED}
+            permit(route, event, session.principal)
         user = session.principal.name
         if route.log is None:
             if type(route.destination) is AppPath:
-                self._invoke(event, route.destination, headers)
+                self._invoke(event, route.destination)
                 return
-            headers["sender"] = user
-            message = Message(route.destination, user, headers, event.body, desk.message_id())
-            desk.router.route(route, message, _ignore)
+            desk.router.route(route, message_of(route, event, user, desk.message_id()), _ignore)
             if event.receipt is not None:
                 session.receipts.give(event.receipt)
             return
-        headers["sender"] = user
-        message = Message(route.destination, user, headers, event.body)
-        pending = Pending(self, event, session.receipts.hold(event.receipt), transaction)
-        desk.router.route(route, message, pending, key=headers.get("idempotency-key"))
+        message = message_of(route, event, user)
+        pending = Pending(self, event, session.receipts.hold(event.receipt))
+        desk.router.route(route, message, pending, key=message.headers.get("idempotency-key"))
         if len(session.receipts) > desk.limits.pending_appends:
             self._pause()
 
-    def _permit(self, route: Route, event: stomp.Send) -> None:
-        if not route.channel.send.allows(self._present().principal):
-            raise NotAllowed(f"you may not send to {event.destination}")
-
-    def _invoke(self, event: stomp.Send, path: AppPath, headers: Mapping[str, str]) -> None:
-        running = answering.invoke(self._desk, self._present(), path, headers, event.body)
-        self._await(running, event, _ignore)
+    def _invoke(self, event: stomp.Send, path: AppPath) -> None:
+        self._await(answering.invoke(self._desk, self._present(), path, event), event, _ignore)
 
     def _await(self, returned: Any, event: stomp.Send | stomp.Subscribe, done: Callable[[Any], None]) -> None:
         """Let `done` have what a handler returned, now or once it is there; then the receipt leaves."""
@@ -257,17 +243,16 @@ class Gateway:
 
     def _commit(self, event: stomp.Commit) -> None:
         session = self._present()
-        for part in event.events:
-            if isinstance(part, stomp.Send):
-                # All or nothing: refused before the first is sent.
-                self._permit(self._desk.router.resolve(part.destination), part)
-        transaction = Transaction()
-        for part in event.events:
-            if isinstance(part, stomp.Send):
-                self._send(part, transaction)
-            else:
-                subscribing.acknowledge(self._desk, session, part)
-        transaction.committed(session.receipts.hold(event.receipt))
+        planned = committing.plan(self._desk, session, event)
+        if planned.waits:
+            ticket = session.receipts.hold(event.receipt)
+            self._hold(committing.do(self._desk, session, planned, ticket, self._refuse))
+            return
+        committing.do_at_once(self._desk, session, planned)
+        if planned.acknowledges:
+            self._after_confirms(event.receipt)
+        elif event.receipt is not None:
+            session.receipts.give(event.receipt)
 
     def _subscribe(self, event: stomp.Subscribe) -> None:
         session = self._present()
@@ -332,7 +317,11 @@ class Gateway:
         self._desk.spawn(self._release(work))
 
     async def _release(self, work: Awaitable[None]) -> None:
-        await work
+        try:
+            await work
+        except Exception:
+            _log.exception("a frame could not be handled", session=self._name)
+            self.fail("internal error", code=_INTERNAL)
         held, self._held = self._held, None
         while held and not self._holding():
             self._step(held.popleft())

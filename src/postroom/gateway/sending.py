@@ -1,9 +1,12 @@
-"""What becomes of a client's SENDs on their way to the store, alone and in transactions."""
+"""What becomes of a client's SENDs on their way to the store."""
 
 from typing import Final, Protocol
 
 from postroom import stomp
-from postroom.errors import PostroomError
+from postroom.errors import NotAllowed, PostroomError
+from postroom.identity import Principal, UserName
+from postroom.message import Message
+from postroom.router import Route
 from postroom.session import Ticket
 from postroom.store.base import Appended
 
@@ -34,54 +37,37 @@ class Sender(Protocol):
         ...
 
 
-class Transaction:
-    """A COMMIT whose SENDs are being stored: its receipt leaves when all of them are."""
-
-    __slots__ = ("_failed", "_open", "_ticket")
-
-    def __init__(self) -> None:
-        self._open = 0
-        self._failed = False
-        self._ticket: Ticket | None = None
-
-    def begin(self) -> None:
-        """One more SEND is on its way."""
-        self._open += 1
-
-    def part(self, outcome: Appended | PostroomError) -> None:
-        """One of them is stored, or it is not."""
-        self._open -= 1
-        self._failed = self._failed or not isinstance(outcome, Appended)
-        self._settle()
-
-    def committed(self, ticket: Ticket) -> None:
-        """All of them are on their way: `ticket` waits for them."""
-        self._ticket = ticket
-        self._settle()
-
-    def _settle(self) -> None:
-        if self._ticket is not None and self._open == 0:
-            if self._failed:
-                self._ticket.refuse()
-            else:
-                self._ticket.settle()
-
-
 class Pending:
     """One SEND on its way to the store, which calls it with the outcome."""
 
-    __slots__ = ("_event", "_sender", "_ticket", "_transaction")
+    __slots__ = ("_event", "_sender", "_ticket")
 
-    def __init__(self, sender: Sender, event: stomp.Send, ticket: Ticket, transaction: Transaction | None) -> None:
+    def __init__(self, sender: Sender, event: stomp.Send, ticket: Ticket) -> None:
         self._sender = sender
         self._event = event
         self._ticket = ticket
-        self._transaction = transaction
-        if transaction is not None:
-            transaction.begin()
 
     def __call__(self, outcome: Appended | PostroomError) -> None:
-        """Tell the sender, then the transaction that it is part of."""
+        """Tell the sender."""
         self._sender.settled(self._ticket, self._event, outcome)
-        if self._transaction is not None:
-            self._transaction.part(outcome)
+
+
+def own_headers(event: stomp.Send) -> dict[str, str]:
+    """The headers that are the client's to set."""
+    headers = event.headers
+    if RESERVED.isdisjoint(headers):
+        return headers
+    return {name: value for name, value in headers.items() if name not in RESERVED}
+
+
+def message_of(route: Route, event: stomp.Send, sender: UserName, message_id: str = "") -> Message:
+    """What `sender` sends there."""
+    headers = own_headers(event)
+    headers["sender"] = sender
+    return Message(route.destination, sender, headers, event.body, message_id)
+
+
+def permit(route: Route, event: stomp.Send, principal: Principal) -> None:
+    """Raise NotAllowed where the channel does not let `principal` send."""
+    if not route.open and not route.channel.send.allows(principal):
+        raise NotAllowed(f"you may not send to {event.destination}")
