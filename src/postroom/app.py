@@ -270,6 +270,7 @@ def _uvicorn_config(settings: Settings, site: Site) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # WebSockets see the proxy's address too: authentication must not depend on the transport
         timeout_graceful_shutdown=5,
         backlog=BACKLOG,
         uds=settings.unix_socket,

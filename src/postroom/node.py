@@ -240,6 +240,13 @@ class Node:
             self.metrics.connections_refused += 1
             raise
 
+    def identify(self, handshake: Handshake) -> UserName | None:
+        """Whom a request's credentials name, if anybody."""
+        with contextlib.suppress(AuthenticationFailed):
+            principal = self._authentication.at_handshake(handshake)
+            return principal.name if principal is not None else None
+        return None
+
     def accept(self, handshake: Handshake, transport: Transport) -> Receiver:
         """Take a new pipe."""
         return Gateway(self._desk, handshake, transport)

@@ -121,6 +121,20 @@ class Compression(Struct, frozen=True, rename="kebab", forbid_unknown_fields=Tru
     min_bytes: Count = 256
 
 
+class SockJS(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
+    """SockJS's transports: which there are beside those over XHR and EventSource, and how long they wait."""
+
+    websocket: bool = True
+    jsonp: bool = False
+    iframe: bool = False
+    cookie: bool = False
+    client_url: Text = "https://cdn.jsdelivr.net/npm/sockjs-client@1.6.1/dist/sockjs.min.js"
+    heartbeat_seconds: Deadline = 25.0
+    disconnect_seconds: Deadline = 5.0
+    response_bytes: Count = 131_072
+    prove_seconds: Deadline = 2.0
+
+
 class Log(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
     """What is logged, and how."""
 
@@ -152,5 +166,6 @@ class Settings(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
     auth: Auth = Auth()
     tls: Tls | None = None
     compression: Compression = Compression()
+    sockjs: SockJS = SockJS()
     log: Log = Log()
     channels: tuple[Channel, ...] = field(default=(), name="channel")

@@ -1,4 +1,4 @@
-"""SockJS frames: `o`, `h`, `a[...]`, `c[code,"reason"]` (SockJS protocol 0.3, "Framing")."""
+"""SockJS frames: `o`, `h`, `a[...]`, `c[code,"reason"]` (SockJS protocol 0.3.3, "Protocol and framing")."""
 
 import re
 from typing import Final
@@ -26,16 +26,33 @@ _encode = msgspec.json.Encoder().encode
 
 def array(*messages: str) -> bytes:
     """`a[...]`: messages."""
-    return b"a" + _array(messages)
+    return b"a" + _escaped(_encode(messages))
+
+
+def element(payload: bytes) -> bytes:
+    """One message as it stands in an array, a comma behind it: elements are joined by putting them together.
+
+    What is not UTF-8 is replaced: SockJS carries text alone.
+    """
+    return _escaped(_encode(payload.decode(errors="replace"))) + b","
+
+
+def array_of(elements: bytes) -> bytes:
+    """`a[...]`: the messages that `element` made."""
+    return b"a[" + elements[:-1] + b"]"
 
 
 def close(code: int, reason: str) -> bytes:
     """`c[...]`: the session is over."""
-    return b"c" + _encode([code, reason])
+    return b"c" + _escaped(_encode([code, reason]))
 
 
-def _array(messages: tuple[str, ...]) -> bytes:
-    encoded = _encode(messages)
+def quoted(frame: bytes) -> bytes:
+    """A frame as a string of JavaScript; inside a page it cannot end the script that it stands in."""
+    return _encode(frame.decode()).replace(b"<", b"\\u003c")
+
+
+def _escaped(encoded: bytes) -> bytes:
     if encoded.isascii():
         return encoded
     return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", encoded.decode()).encode()

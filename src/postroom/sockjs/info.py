@@ -1,4 +1,4 @@
-"""The `/info` document (SockJS protocol 0.3, "Info")."""
+"""The `/info` document (SockJS protocol 0.3.3, "Info test")."""
 
 import msgspec
 

@@ -96,12 +96,14 @@ class Endpoint(Struct, frozen=True):
     """What is served at a WebSocket path.
 
     `check` runs before the upgrade and raises HandshakeRefused (origin, credentials, limits); `subprotocols`
-    are those that the server speaks, best first (a client that offers none is served without one).
+    are those that the server speaks, best first (a client that offers none is served without one). `versions`
+    of the protocol: 7 and 8 were its drafts, with the same framing.
     """
 
     accept: Accept
     check: Callable[[Handshake], None]
     subprotocols: tuple[str, ...] = ()
+    versions: tuple[str, ...] = ("13",)
 
 
 Route = Callable[[str], Endpoint | None]

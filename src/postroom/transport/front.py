@@ -6,6 +6,7 @@ come later on a connection which was used for HTTP before.
 """
 
 import asyncio
+import sys
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Final, cast
@@ -13,7 +14,7 @@ from typing import Any, Final, cast
 import httptools
 import structlog
 from msgspec import Struct, structs
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from postroom.errors import HandshakeRefused
 from postroom.transport.base import Endpoint, Handshake, Route
@@ -22,6 +23,7 @@ from postroom.transport.handshake import (
     RequestHead,
     check_upgrade,
     choose_subprotocol,
+    page_headers,
     parse_head,
     peer_address,
     refusal,
@@ -31,6 +33,7 @@ from postroom.transport.native import upgrade
 _log = structlog.get_logger("postroom.front")
 
 _END: Final = b"\r\n\r\n"
+_ENDLESS: Final = sys.maxsize >> 1
 
 
 class FrontLimits(Struct, frozen=True):
@@ -150,6 +153,8 @@ class KeptAlive(HttpToolsProtocol):
         """The head is complete."""
         self._stop_timer()
         super().on_headers_complete()
+        if self.cycle is not None and self.parser.get_http_version() == "1.0":
+            unchunked(self.cycle)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone."""
@@ -197,15 +202,34 @@ class KeptAlive(HttpToolsProtocol):
             self._head_timer = None
 
 
+def unchunked(cycle: RequestResponseCycle) -> None:
+    """Let a body of unknown length end with the connection: HTTP/1.0 knows no chunks, which uvicorn forgets."""
+    send = cycle.send
+
+    async def send_plain(message: Any) -> None:
+        if message["type"] == "http.response.start" and not _has_length(message):
+            cycle.chunked_encoding = False
+            cycle.expected_content_length = sys.maxsize
+        elif message["type"] == "http.response.body" and cycle.expected_content_length > _ENDLESS:
+            cycle.expected_content_length = sys.maxsize if message.get("more_body") else len(message.get("body", b""))
+        await send(message)
+
+    cycle.send = send_plain  # type: ignore[method-assign]
+
+
+def _has_length(message: Any) -> bool:
+    return any(name.lower() == b"content-length" for name, _ in message.get("headers", ()))
+
+
 def open_websocket(
     pipe: asyncio.Transport, endpoint: Endpoint, request: RequestHead, rest: bytes, limits: FrontLimits
 ) -> None:
     """Check the handshake and, if all is well, upgrade. Raises HandshakeRefused."""
-    key = check_upgrade(request)
+    key = check_upgrade(request, endpoint.versions)
     handshake = Handshake(
         path=request.path,
         query=request.query,
-        headers=request.headers,
+        headers=page_headers(request),
         peer_address=peer_address(pipe),
         secure=pipe.get_extra_info("ssl_object") is not None,
     )

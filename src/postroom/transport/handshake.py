@@ -72,8 +72,11 @@ def parse_head(head: bytes) -> RequestHead | None:
     return RequestHead(parts[0], parts[1], parts[2], headers)
 
 
-def check_upgrade(head: RequestHead) -> str:
-    """The client's key, if the request is what RFC 6455 section 4.2.1 asks for. Raises HandshakeRefused."""
+def check_upgrade(head: RequestHead, versions: Sequence[str] = ("13",)) -> str:
+    """The client's key, if the request is what RFC 6455 section 4.2.1 asks for, in one of `versions`.
+
+    Raises HandshakeRefused.
+    """
     headers = head.headers
     if head.method != "GET":
         raise HandshakeRefused(HTTPStatus.METHOD_NOT_ALLOWED, "a WebSocket is opened with GET")
@@ -82,10 +85,10 @@ def check_upgrade(head: RequestHead) -> str:
     if "host" not in headers:
         raise HandshakeRefused(HTTPStatus.BAD_REQUEST, "the Host header is missing")
     if "upgrade" not in _tokens(headers.get("connection", "")):
-        raise HandshakeRefused(HTTPStatus.BAD_REQUEST, "the Connection header must contain Upgrade")
+        raise HandshakeRefused(HTTPStatus.BAD_REQUEST, '"Connection" must be "Upgrade".')
     if headers.get("content-length", "0") != "0" or "transfer-encoding" in headers:
         raise HandshakeRefused(HTTPStatus.BAD_REQUEST, "an upgrade request has no body")
-    if headers.get("sec-websocket-version") != "13":
+    if headers.get("sec-websocket-version") not in versions:
         raise HandshakeRefused(HTTPStatus.UPGRADE_REQUIRED, "this server speaks WebSocket version 13")
     key = headers.get("sec-websocket-key", "")
     try:
@@ -103,8 +106,18 @@ def choose_subprotocol(headers: dict[str, str], spoken: Sequence[str]) -> str | 
     return next((name for name in spoken if name in offered), None)
 
 
+def page_headers(head: RequestHead) -> dict[str, str]:
+    """The request's headers, with the page's origin where RFC 6455 has it: drafts called it Sec-WebSocket-Origin."""
+    headers = head.headers
+    if headers.get("sec-websocket-version") != "13" and "sec-websocket-origin" in headers:
+        return {**headers, "origin": headers["sec-websocket-origin"]}
+    return headers
+
+
 def refusal(status: int, reason: str) -> bytes:
     """A whole HTTP response that says no."""
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:
+        return b"HTTP/1.1 405 Method Not Allowed\r\nAllow: GET\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
     body = (reason + "\n").encode()
     phrase = HTTPStatus(status).phrase
     extra = "Sec-WebSocket-Version: 13\r\n" if status == HTTPStatus.UPGRADE_REQUIRED else ""

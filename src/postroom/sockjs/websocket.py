@@ -1,18 +1,17 @@
-"""SockJS over one WebSocket: its frames around ours (SockJS protocol 0.3, "Framing" and "WebSocket")."""
+"""SockJS over one WebSocket: its frames around ours (SockJS protocol 0.3.3, "WebSocket protocols")."""
 
 import asyncio
 from functools import lru_cache
 from typing import Final
 
-import msgspec
 from msgspec import structs
 
-from postroom.sockjs import framing
+from postroom.sockjs import framing, payload
+from postroom.sockjs.polling import outward
 from postroom.transport import websocket
-from postroom.transport.base import Accept, Endpoint, Framing, Handshake, Receiver, Route, Transport
+from postroom.transport.base import Accept, Endpoint, Framing, Handshake, Receiver, Transport
 
-HEARTBEAT_SECONDS: Final = 25.0
-_GO_AWAY: Final = 3000
+_PROTOCOL_ERROR: Final = 1002
 
 
 @lru_cache(maxsize=64)
@@ -28,7 +27,7 @@ def array_framing(below: Framing) -> Framing:
 class Heartbeats:
     """Sends `h` to every SockJS WebSocket of a node, all by one timer."""
 
-    def __init__(self, seconds: float = HEARTBEAT_SECONDS) -> None:
+    def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._pipes: set[Transport] = set()
         self._frame = websocket.text_message(framing.HEARTBEAT)
@@ -81,9 +80,7 @@ class SockJSTransport:
 
     def close(self, code: int, reason: str = "") -> None:
         """A SockJS close frame, then the WebSocket's."""
-        self._pipe.write(
-            websocket.text_message(framing.close(_GO_AWAY if code == 1000 else code, reason or "Go away!"))
-        )
+        self._pipe.write(websocket.text_message(framing.close(*outward(code, reason))))
         self._pipe.close(1000 if code < 3000 and code != 1012 else code, reason)
 
     def abort(self) -> None:
@@ -108,12 +105,12 @@ class SockJSTransport:
         if not data or self._receiver is None:
             return
         try:
-            messages = msgspec.json.decode(data, type=list[str] | str)
-        except msgspec.DecodeError:
-            self._pipe.close(1002, "broken framing")
+            messages = payload.websocket_messages(data)
+        except payload.BadPayload as error:
+            self._pipe.close(_PROTOCOL_ERROR, str(error))
             return
-        for text in [messages] if isinstance(messages, str) else messages:
-            self._receiver.receive(text.encode())
+        for message in messages:
+            self._receiver.receive(message)
 
     def proved(self, token: bytes, *, alive: bool = True) -> None:
         """Passed on."""
@@ -133,29 +130,15 @@ class SockJSTransport:
             receiver.lost(code, reason)
 
 
-def sockjs_accept(accept: Accept, beats: Heartbeats) -> Accept:
-    """`accept`, behind SockJS."""
+def framed(endpoint: Endpoint, beats: Heartbeats) -> Endpoint:
+    """`endpoint`, behind SockJS."""
+    return structs.replace(endpoint, accept=_accept(endpoint.accept, beats), subprotocols=())
 
+
+def _accept(accept: Accept, beats: Heartbeats) -> Accept:
     def accept_sockjs(handshake: Handshake, pipe: Transport) -> Receiver:
         wrapped = SockJSTransport(pipe, beats)
         wrapped.attach(accept(handshake, wrapped))
         return wrapped
 
     return accept_sockjs
-
-
-def sockjs_route(prefix: str, endpoint: Endpoint, beats: Heartbeats) -> Route:
-    """The WebSocket endpoints of SockJS below `prefix`: `/websocket` raw, `/{server}/{session}/websocket` framed."""
-    framed = structs.replace(endpoint, accept=sockjs_accept(endpoint.accept, beats), subprotocols=())
-    raw_path, start = f"{prefix}/websocket", f"{prefix}/"
-
-    def route(path: str) -> Endpoint | None:
-        if path == raw_path:
-            return endpoint
-        if path.startswith(start) and path.endswith("/websocket"):
-            parts = path[len(start) :].split("/")
-            if len(parts) == 3 and all(part and "." not in part for part in parts[:2]):
-                return framed
-        return None
-
-    return route
