@@ -5,7 +5,9 @@ BIN := $(VENV)/bin
 PORT ?= 8080
 NODES ?= 2
 
-.PHONY: setup run test check bench bench-cluster docs lock
+SEED ?= 1
+
+.PHONY: setup run test test-faults check bench bench-cluster docs lock
 
 setup: $(VENV)/.ready tests/clients/node_modules/.ready
 
@@ -31,6 +33,12 @@ run: $(VENV)/.ready
 
 test: setup
 	$(BIN)/python -m pytest
+
+# The long form of tests/faults, about two hours: each fault with each routing scheme and three seeds, twice the
+# senders, ten times the messages, three times the faults. `make test` has the short one. SEED is the first seed;
+# TESTS says which (pytest -k).
+test-faults: setup
+	POSTROOM_FAULTS=long POSTROOM_TEST_SEED=$(SEED) $(BIN)/python -m pytest tests/faults -v -k "$(TESTS)"
 
 check: $(VENV)/.ready
 	$(BIN)/ruff check .

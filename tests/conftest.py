@@ -12,6 +12,7 @@ if str(_ROOT) not in sys.path:
     sys.path.insert(0, str(_ROOT))
 
 from tests.support.cluster import Nodes  # noqa: E402  (the path is set above)
+from tests.support.faults import RESUMED  # noqa: E402
 from tests.support.server import Server  # noqa: E402
 from tests.support.services import require  # noqa: E402
 from tests.support.valkey import Valkey  # noqa: E402
@@ -48,6 +49,16 @@ def arrangement() -> str:
 
 
 Start = Callable[..., Server]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How long it took until messages arrived again, of each test that tells (`record_property`)."""
+    reports = [each for key in ("passed", "failed") for each in terminalreporter.stats.get(key, [])]
+    told = [(each.nodeid, value) for each in reports for name, value in each.user_properties if name == RESUMED]
+    if told:
+        terminalreporter.section(f"{RESUMED} after")
+    for test, value in told:
+        terminalreporter.write_line(f"{test.rpartition('::')[2]}: {value}")
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from tests.support.topologies import ValkeyCluster
+from tests.support.topologies import Cluster
 
 from postroom.store.redis import RedisStore
 from postroom.testing.contracts.cursor_store import CursorStoreContract, DurableCursorStoreContract
@@ -46,15 +46,15 @@ class TestRedisDirectoryAtAUnixSocket(DirectoryStoreContract):
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyCluster]:
-    servers = ValkeyCluster(tmp_path_factory.mktemp("cluster"))
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    servers = Cluster(tmp_path_factory.mktemp("cluster"))
     servers.start()
     yield servers
     servers.close()
 
 
 @pytest.fixture
-def cluster_url(cluster: ValkeyCluster, fresh_url: str) -> str:
+def cluster_url(cluster: Cluster, fresh_url: str) -> str:
     """The Cluster, with a prefix that nobody has used."""
     return f"{cluster.url}?{fresh_url.partition('?')[2]}"
 

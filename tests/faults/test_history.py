@@ -8,9 +8,11 @@ import pytest
 from tests.support.history import (
     Confirmed,
     Event,
+    FailedOver,
     Fault,
     Got,
     History,
+    Lagging,
     Lost,
     Owner,
     Receipted,
@@ -191,3 +193,18 @@ def test_each_fault_is_found(fault: Callable[[list[Event], random.Random], None]
     events = good(seed)
     fault(events, random.Random(seed))
     assert any(text.startswith(found) for text in check(History(events), OWNERS))
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("fault", [forget_a_confirm, forget_a_mark], ids=lambda fault: fault.__name__)
+def test_a_fail_over_may_forget_what_it_was_told_while_it_lagged_and_nothing_else(
+    fault: Callable[[list[Event], random.Random], None], seed: int
+) -> None:
+    events = good(seed)
+    fault(events, random.Random(seed))
+    before = next(at for at, event in enumerate(events) if isinstance(event, Got))
+    after = next(at for at, event in enumerate(events) if isinstance(event, Fault))
+    forgiven = [*events[:before], Lagging(), *events[before:after], FailedOver(), *events[after:]]
+    assert check(History(forgiven), OWNERS) == []
+    late = [*events[:after], Lagging(), FailedOver(), *events[after:]]
+    assert check(History(late), OWNERS) == check(History(events), OWNERS) != []

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import structlog
 from redis.crc import key_slot
-from tests.support.topologies import Sentinels, ValkeyCluster
+from tests.support.topologies import Cluster, Sentinels
 from tests.support.valkey import Valkey
 
 from postroom.channel import Retention
@@ -420,9 +420,9 @@ async def test_a_fail_over_by_sentinel_is_lived_through(tmp_path: Path) -> None:
         async with RedisStore(f"{watched.url}?timeout=30") as store:
             await add(store, item(b"2"))
             await store.read(INBOX, START, 10, EVERYTHING)
-            watched.primary.kill()
+            old = watched.kill_primary()
             (third,) = await add(store, item(b"3"))
-            assert watched.promoted()
+            assert watched.wait_for_failover(old) is not old
             assert third.position.epoch > first.position.epoch
             assert third.position.offset > first.position.offset
             assert {b"1", b"3"} <= {*await bodies(store)}
@@ -435,15 +435,15 @@ async def test_a_fail_over_by_sentinel_is_lived_through(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyCluster]:
-    servers = ValkeyCluster(tmp_path_factory.mktemp("cluster"))
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    servers = Cluster(tmp_path_factory.mktemp("cluster"))
     servers.start()
     yield servers
     servers.close()
 
 
 @pytest.fixture
-def cluster_url(cluster: ValkeyCluster, prefix: str) -> str:
+def cluster_url(cluster: Cluster, prefix: str) -> str:
     return f"{cluster.url}?{prefix}"
 
 
@@ -465,7 +465,7 @@ async def test_a_batch_may_be_for_every_server_of_a_cluster(cluster_url: str) ->
         assert {cursor.number for cursor in cursors} == {2}
 
 
-def _moved(cluster: ValkeyCluster, slot: int) -> tuple[Valkey, Valkey, Callable[[], None], Callable[[], None]]:
+def _moved(cluster: Cluster, slot: int) -> tuple[Valkey, Valkey, Callable[[], None], Callable[[], None]]:
     """Where a slot is and where it goes; begins and ends the move."""
     primaries = [server for server in cluster.servers if b"role:master" in server.info("replication")]
     source = next(
@@ -490,7 +490,7 @@ def _moved(cluster: ValkeyCluster, slot: int) -> tuple[Valkey, Valkey, Callable[
     return source, target, begin, end
 
 
-async def test_a_slot_may_move_away_under_a_batch(cluster: ValkeyCluster, cluster_url: str, prefix: str) -> None:
+async def test_a_slot_may_move_away_under_a_batch(cluster: Cluster, cluster_url: str, prefix: str) -> None:
     batch = crowd(100)
     slot = key_slot(b"{u:user-7}")
     _, target, begin, end = _moved(cluster, slot)
@@ -515,7 +515,7 @@ async def test_a_slot_may_move_away_under_a_batch(cluster: ValkeyCluster, cluste
 
 @pytest.mark.timeout(120)
 async def test_a_fail_over_in_a_cluster_is_lived_through(tmp_path: Path) -> None:
-    servers = ValkeyCluster(tmp_path / "c")
+    servers = Cluster(tmp_path / "c")
     servers.start()
     try:
         batch = crowd(100)

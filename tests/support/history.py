@@ -93,6 +93,16 @@ class Gone:
 
 
 @dataclass(frozen=True)
+class Lagging:
+    """From here on no replica of the store hears what it is told; it is about to fail over."""
+
+
+@dataclass(frozen=True)
+class FailedOver:
+    """A replica is the store now. What was confirmed, or noted as sent, since `Lagging` may be forgotten."""
+
+
+@dataclass(frozen=True)
 class Dropped:
     """It fell to the mailbox's bounds, and the owner was told so."""
 
@@ -114,7 +124,21 @@ class Fault:
     name: str
 
 
-Event = Sent | Receipted | Refused | Subscribed | Got | Handled | Confirmed | Gone | Dropped | Lost | Fault
+Event = (
+    Sent
+    | Receipted
+    | Refused
+    | Subscribed
+    | Got
+    | Handled
+    | Confirmed
+    | Gone
+    | Lagging
+    | FailedOver
+    | Dropped
+    | Lost
+    | Fault
+)
 
 
 @dataclass
@@ -187,11 +211,13 @@ class _Facts:
         self.handled: dict[Owner, set[str]] = defaultdict(set)
         self.gone: set[str] = set()
         self.confirmed: list[tuple[int, Confirmed]] = []
+        self.forgotten: list[range] = []
         self.lost = 0
         self.faults = 0
         self.faults_in_flight = 0
         self.shared: set[Owner] = set()
         latest: dict[Owner, str] = {}
+        lagging = 0
         for at, event in enumerate(history.events):
             match event:
                 case Sent():
@@ -219,6 +245,10 @@ class _Facts:
                     self.handled[self.owner[subscription]].add(key)
                 case Gone(key):
                     self.gone.add(key)
+                case Lagging():
+                    lagging = at
+                case FailedOver():
+                    self.forgotten.append(range(lagging, at))
                 case Dropped(key, owner):
                     self.handled[owner].add(key)
                 case Confirmed():
@@ -228,6 +258,10 @@ class _Facts:
                 case Fault():
                     self.faults += 1
                     self.faults_in_flight += len(self.sent) > len(self.receipted) + len(self.refused)
+
+    def may_be_forgotten(self, at: int, by: int) -> bool:
+        """Whether a fail-over before `by` may have lost what the store was told at `at`."""
+        return any(at in window and window.stop < by for window in self.forgotten)
 
 
 def _nothing_lost(facts: _Facts, owners: list[Owner]) -> Iterator[str]:
@@ -304,7 +338,11 @@ def _one_position_a_key(facts: _Facts) -> Iterator[str]:
 def _confirmed_stays_confirmed(facts: _Facts) -> Iterator[str]:
     for subscription, messages in facts.got.items():
         owner, began = facts.owner[subscription], facts.began[subscription]
-        confirms = [c for at, c in facts.confirmed if at < began and facts.owner[c.subscription] == owner]
+        confirms = [
+            c
+            for at, c in facts.confirmed
+            if at < began and facts.owner[c.subscription] == owner and not facts.may_be_forgotten(at, began)
+        ]
         stands = max(((c.epoch, c.through) for c in confirms), default=(0, 0))
         for got in messages:
             if (got.epoch if stands[0] else 0, got.offset) <= stands:
@@ -315,8 +353,9 @@ def _repeats_are_marked(facts: _Facts) -> Iterator[str]:
     first: dict[tuple[Owner, str], int] = {}
     for at, got in facts.all:
         seen = first.setdefault((facts.owner[got.subscription], got.key), at)
-        known = got.subscription in facts.marks and got.key not in facts.gone
-        if known and seen < facts.began[got.subscription] and not got.redelivered:
+        began = facts.began[got.subscription]
+        known = got.subscription in facts.marks and got.key not in facts.gone and not facts.may_be_forgotten(seen, at)
+        if known and seen < began and not got.redelivered:
             yield f"not marked: {got.key} came again in {got.subscription} without redelivered"
 
 

@@ -10,7 +10,19 @@ import websockets
 from tests.support.client import StompClient
 from tests.support.deadline import DEADLINE
 from tests.support.frames import Frame
-from tests.support.history import Confirmed, Event, Got, History, Lost, Owner, Receipted, Refused, Sent, Subscribed
+from tests.support.history import (
+    Confirmed,
+    Event,
+    Gone,
+    Got,
+    History,
+    Lost,
+    Owner,
+    Receipted,
+    Refused,
+    Sent,
+    Subscribed,
+)
 from tests.support.server import Server
 
 MODES = ("auto", "client", "client-individual")
@@ -23,20 +35,56 @@ def owners_of(user: int) -> list[Owner]:
     return [[(name, "")], [(name, "phone"), (name, "desk")], [(name, ""), (name, "phone")]][user % 3]
 
 
+class Resumption:
+    """How delivery came back after a fault, seconds: the first message, and the last one that was waited for then."""
+
+    def __init__(self, waiting: set[tuple[Owner, str]]) -> None:
+        self._began = time.monotonic()
+        self._waiting = waiting
+        self.first: float | None = None
+        self.all = 0.0
+
+    def arrived(self, owner: Owner, key: str) -> None:
+        """A message came to `owner`."""
+        seconds = time.monotonic() - self._began
+        if self.first is None:
+            self.first = seconds
+        self.gone(owner, key)
+
+    def gone(self, owner: Owner, key: str) -> None:
+        """A message came, or will never come."""
+        if (owner, key) in self._waiting:
+            self._waiting.remove((owner, key))
+            self.all = time.monotonic() - self._began
+
+    def __str__(self) -> str:
+        first = "never" if self.first is None else f"{self.first:.2f} s"
+        return f"{first} ({self.all:.2f} s for all that was receipted)"
+
+
 class Run:
     """One server or cluster, its clients, and what they saw: `senders` send `messages` each to `users`.
 
-    A sender has `pipeline` messages without a receipt. What is refused because the store is away is sent again under
-    the same key: only with one at a time does that keep the order.
+    A sender has `pipeline` messages without a receipt, and waits `pause` seconds, give or take, before the next.
+    What is refused because the store is away is sent again under the same key: only with one at a time does that keep
+    the order.
     """
 
     def __init__(
-        self, server: Server, seed: int, *, senders: int, messages: int, users: int, pipeline: int = 4
+        self,
+        server: Server,
+        seed: int,
+        *,
+        senders: int,
+        messages: int,
+        users: int,
+        pipeline: int = 4,
+        pause: float = 0.0,
     ) -> None:
         self.server = server
-        self.pipeline = pipeline
-        self.healed = 0.0
-        self.resumed: list[float] = []
+        self.pipeline, self.pause = pipeline, pause
+        self.in_time = True
+        self.resumptions: list[Resumption] = []
         self.senders, self.messages, self.users = senders, messages, users
         self.random = random.Random(seed)
         self.history = History(noted=self._noted)
@@ -47,6 +95,8 @@ class Run:
         self.receipts = 0
         self._thresholds: list[tuple[int, asyncio.Event]] = []
         self._subscriptions = 0
+        self._flying: set[str] = set()
+        self._sent = asyncio.Event()
         self._owner: dict[str, Owner] = {}
         self._wanted: dict[str, set[str]] = defaultdict(set)
         self._missing: dict[Owner, set[str]] = {owner: set() for user in range(users) for owner in owners_of(user)}
@@ -62,24 +112,40 @@ class Run:
         return sum(map(len, self._missing.values()))
 
     def heal(self) -> None:
-        """The fault is over: from now on is measured until a message arrives."""
-        self.healed = time.monotonic()
+        """The fault is over, or the server may begin to get over it: from now on is measured what that takes."""
+        waiting = {(owner, key) for owner, missing in self._missing.items() for key in missing}
+        self.resumptions.append(Resumption(waiting))
 
     def reached(self, receipts: int) -> asyncio.Event:
         """Set once so many receipts have come."""
         event = asyncio.Event()
+        if self.receipts >= receipts:
+            event.set()
         self._thresholds.append((receipts, event))
         return event
 
+    async def flying(self) -> bool:
+        """Return once a SEND waits for its RECEIPT; false where none will any more."""
+        while self.senders_left and not self._flying:
+            self._sent.clear()
+            await self._sent.wait()
+        return self.senders_left > 0
+
     def sender_done(self) -> None:
         self.senders_left -= 1
+        self._sent.set()
         self._look()
 
     def _noted(self, event: Event) -> None:
         match event:
             case Sent():
                 self._receiver[event.key] = event.receiver
+                self._flying.add(event.key)
+                self._sent.set()
+            case Refused(key):
+                self._flying.discard(key)
             case Receipted(key):
+                self._flying.discard(key)
                 self.receipts += 1
                 for owner, missing in self._missing.items():
                     if owner[0] == self._receiver[key] and key not in self._had[owner]:
@@ -90,12 +156,17 @@ class Run:
             case Subscribed(subscription, owner):
                 self._owner[subscription] = owner
             case Got():
-                if self.healed:
-                    self.resumed.append(time.monotonic() - self.healed)
-                    self.healed = 0.0
                 owner = self._owner[event.subscription]
+                for resumption in self.resumptions:
+                    resumption.arrived(owner, event.key)
                 self._had[owner].add(event.key)
                 self._missing[owner].discard(event.key)
+                self._look()
+            case Gone(key):
+                for owner, missing in self._missing.items():
+                    missing.discard(key)
+                    for resumption in self.resumptions:
+                        resumption.gone(owner, key)
                 self._look()
             case _:
                 pass
@@ -105,7 +176,7 @@ class Run:
             self.complete.set()
 
     async def play(self, hurt: Coroutine[None, None, None], *, within: float) -> None:
-        """Let everybody talk while `hurt` does its work, until all that was receipted has arrived."""
+        """Let everybody talk while `hurt` does its work, until all that was receipted has arrived, or not `in_time`."""
         receivers: list[asyncio.Task[None]] = []
         try:
             async with asyncio.timeout(within), asyncio.TaskGroup() as tasks:
@@ -120,7 +191,7 @@ class Run:
                 for receiver in receivers:
                     receiver.cancel()
         except TimeoutError:
-            self.history.note(Lost("the test: time is up"))
+            self.in_time = False
 
     # ── clients ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -170,6 +241,8 @@ class Run:
                     continue
                 flying.pop(key, None)
                 self.history.note(Receipted(key) if frame.command == "RECEIPT" else Refused(key))
+                if self.pause:
+                    await asyncio.sleep(rng.uniform(0, 2 * self.pause))
 
         while todo or flying:
             await self.with_client(name, "", True, work)
