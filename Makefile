@@ -7,7 +7,7 @@ NODES ?= 2
 
 SEED ?= 1
 
-.PHONY: setup run test test-faults check bench bench-cluster docs lock
+.PHONY: setup run test test-faults check bench bench-cluster bench-wire docs lock
 
 setup: $(VENV)/.ready tests/clients/node_modules/.ready
 
@@ -52,6 +52,9 @@ bench: $(VENV)/.ready benchmarks/servers/node_modules/.ready
 
 bench-cluster: $(VENV)/.ready benchmarks/servers/node_modules/.ready
 	$(BIN)/python -m benchmarks.cluster
+
+bench-wire: $(VENV)/.ready
+	$(BIN)/python -m benchmarks.wire
 
 docs: $(VENV)/.ready
 	$(BIN)/mkdocs build --strict

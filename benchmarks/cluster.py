@@ -11,13 +11,12 @@ import argparse
 import contextlib
 import json
 import statistics
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.processes import RESULTS, SERVERS, bench, free_port, running, valkey
+from benchmarks.processes import RESULTS, SERVERS, bench, free_port, postroom, running, valkey
 
 CONFIG: Final = """
 dev = true
@@ -56,7 +55,7 @@ def _command(name: str, folder: str, store: str, number: int, port: int) -> list
     config = Path(folder) / "postroom.toml"
     config.write_text(CONFIG)
     own = ["--node-id", f"node-{number}", "--port", str(port), "--store", store]
-    return [sys.executable, "-m", "postroom", "serve", "--config", str(config), *own]
+    return postroom("serve", "--config", str(config), *own)
 
 
 def measure(name: str, seconds: float, *, rate: float = 0.0) -> Report:

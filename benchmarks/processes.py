@@ -31,6 +31,11 @@ def pin(core: int) -> list[str]:
     return ["taskset", "-c", str(core % cores)] if shutil.which("taskset") and cores > 1 else []
 
 
+def postroom(*words: str) -> list[str]:
+    """The command line of Postroom, with the Python that runs this."""
+    return [sys.executable, "-m", "postroom", *words]
+
+
 @contextlib.contextmanager
 def running(command: Sequence[str], port: int, *, http: bool = True) -> Iterator[int]:
     """A process that answers at `port`; its id."""
@@ -77,7 +82,7 @@ def valkey(folder: str, *options: str) -> Iterator[int]:
 def bench(folder: str, scenario: str, url: str, *options: str, core: int | None = None) -> dict[str, Any]:
     """The report of one run of `postroom bench`."""
     out = Path(folder) / "report.json"
-    command = [sys.executable, "-m", "postroom", "bench", scenario, url, "--json", str(out), "--quiet", *options]
+    command = postroom("bench", scenario, url, "--json", str(out), "--quiet", *options)
     pinned = pin(core) if core is not None else []
     done = subprocess.run([*pinned, *command], check=False, capture_output=True, text=True)
     if not out.exists():

@@ -10,13 +10,12 @@ import argparse
 import contextlib
 import json
 import statistics
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.processes import RESULTS, SERVERS, bench, free_port, pin, running
+from benchmarks.processes import RESULTS, SERVERS, bench, free_port, pin, postroom, running
 
 CONFIG = """
 dev = true
@@ -44,7 +43,7 @@ def server(name: str, folder: str) -> Iterator[tuple[str, int, str]]:
     store = f"sqlite:///{folder}/{port}.db"
     command, url, dialect = {
         POSTROOM: (
-            [sys.executable, "-m", "postroom", "serve", "--config", str(config), "--port", str(port), "--store", store],
+            postroom("serve", "--config", str(config), "--port", str(port), "--store", store),
             f"ws://127.0.0.1:{port}/ws",
             "stomp",
         ),

@@ -91,7 +91,11 @@ def fanout_command(**given: Any) -> None:
 def _between(function: Callable[..., None]) -> Callable[..., None]:
     """Give the options of the scenarios that go from user to user."""
     function = click.option(
-        "--receivers-url", metavar="URL", help="Where the receivers connect: another node. [default: URL]"
+        "--receivers-url",
+        "receivers_urls",
+        metavar="URL",
+        multiple=True,
+        help="Where the receivers connect: another node; several times, to spread them over several. [default: URL]",
     )(function)
     return click.option(
         "--rate",

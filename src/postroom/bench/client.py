@@ -176,9 +176,9 @@ async def connect(made: Made, url: str, *, number: int = 0) -> Made:
 
 
 async def connect_all(
-    url: str, factory: Callable[[int], Made], count: int, destination: Callable[[Made], Iterable[str]]
+    urls: Sequence[str], factory: Callable[[int], Made], count: int, destination: Callable[[Made], Iterable[str]]
 ) -> Sequence[Made]:
-    """Open `count` connections, a hundred at a time, each with its subscriptions in force.
+    """Open `count` connections, at `urls` in turn, a hundred at a time, each with its subscriptions in force.
 
     Raises BenchFailed at the first that is refused; those already open are closed.
     """
@@ -187,7 +187,7 @@ async def connect_all(
     async def one(number: int) -> None:
         connection = factory(number)
         made.append(connection)
-        await connect(connection, url, number=number)
+        await connect(connection, urls[number % len(urls)], number=number)
         for index, name in enumerate(destination(connection)):
             await connection.subscribe(index, name)
 

@@ -32,7 +32,7 @@ async def _run(scenario: str, load: Load, progress: Callable[[str], None], *, re
         sending, _ = queue_of(load.destination, load.login(load.connections + number))
         return Sender(load.dialect, pairing, load.login(number), number, sending)
 
-    senders = list(await connect_all(load.url, sender, load.connections, lambda _: (ERRORS,)))
+    senders = list(await connect_all((load.url,), sender, load.connections, lambda _: (ERRORS,)))
     senders.sort(key=lambda one: one.pair)
 
     def receiver(number: int) -> Receiver:
@@ -41,7 +41,7 @@ async def _run(scenario: str, load: Load, progress: Callable[[str], None], *, re
     receivers: Sequence[Receiver] = ()
     try:
         receivers = await connect_all(
-            load.receivers_url or load.url,
+            load.receivers_urls or (load.url,),
             receiver,
             load.connections,
             lambda one: (queue_of(load.destination, one.login)[1],),

@@ -102,7 +102,7 @@ async def run(load: Load, progress: Callable[[str], None]) -> Report:
             return Sampler(load.dialect, tally, login, fanout, load.body_bytes)
         return Subscriber(load.dialect, tally, login, fanout)
 
-    subscribers = await connect_all(load.url, subscriber, load.connections, lambda _: (load.destination,))
+    subscribers = await connect_all((load.url,), subscriber, load.connections, lambda _: (load.destination,))
     publisher = Connection(load.dialect, tally, load.login(load.connections))
     try:
         fanout.publisher = await connect(publisher, load.url, number=load.connections)

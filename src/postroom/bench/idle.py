@@ -26,11 +26,11 @@ async def run(load: Load, progress: Callable[[str], None], *, pid: int | None) -
     def subscriptions(_: Connection) -> tuple[str]:
         return (load.destination,)
 
-    await close_all(await connect_all(load.url, connection, min(10, load.connections), subscriptions))
+    await close_all(await connect_all((load.url,), connection, min(10, load.connections), subscriptions))
     await asyncio.sleep(load.warmup)
     before = rss_bytes(pid) if pid else None
     began, cpu = time.perf_counter(), time.process_time()
-    held = await connect_all(load.url, connection, load.connections, subscriptions)
+    held = await connect_all((load.url,), connection, load.connections, subscriptions)
     seconds = time.perf_counter() - began
     cpu = time.process_time() - cpu
     progress(f"{len(held)} connections open after {seconds:.1f} s")

@@ -23,8 +23,8 @@ class BenchFailed(PostroomError):
 class Load(msgspec.Struct, frozen=True, kw_only=True):
     """The request: the same numbers give the same traffic.
 
-    `receivers_url` None: receivers connect where senders do. `rate` is in messages a second over all senders; 0: each
-    keeps `outstanding` on their way.
+    `receivers_urls`: where receivers connect, in turn; none: where senders do. `rate` is in messages a second over
+    all senders; 0: each keeps `outstanding` on their way.
     """
 
     url: str
@@ -37,7 +37,7 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     login_prefix: str
     dialect_name: str = "stomp"
     quiet: bool = False
-    receivers_url: str | None = None
+    receivers_urls: tuple[str, ...] = ()
     rate: float = 0.0
 
     @property
