@@ -64,7 +64,8 @@ class Directory:
 
     async def join(self) -> None:
         """Take a first lease. Raises StoreUnavailable."""
-        await self._join(await self._store.join(self.node, self._lease_seconds))
+        lease, alive = await self._take()
+        self._begin(lease, alive)
 
     async def run(self) -> None:
         """Renew the lease for as long as the node lives."""
@@ -95,20 +96,25 @@ class Directory:
             self._note(alive)
 
     async def _rejoin(self) -> None:
-        lease = await self._store.join(self.node, self._lease_seconds)
-        alive = await self._store.renew(lease, self._lease_seconds)
+        lease, alive = await self._take()
         if self._membership.was_cut_off(alive):
             self.fenced()
-        self._membership.joined(lease)
-        self._renewed = self._clock.monotonic()
         self._routes.clear()
-        self._note(alive)
-        self.joined(lease)
+        self._begin(lease, alive)
 
-    async def _join(self, lease: Lease) -> None:
+    async def _take(self) -> tuple[Lease, Sequence[Lease]]:
+        """A new lease, and the live ones. Raises StoreUnavailable."""
+        lease = await self._store.join(self.node, self._lease_seconds)
+        try:
+            return lease, await self._store.renew(lease, self._lease_seconds)
+        except LeaseLost as error:
+            # A join that had no answer was done late, after the one that had; or another node bears the name.
+            raise StoreUnavailable(str(error)) from error
+
+    def _begin(self, lease: Lease, alive: Iterable[Lease]) -> None:
         self._membership.joined(lease)
         self._renewed = self._clock.monotonic()
-        self._note(await self._store.renew(lease, self._lease_seconds))
+        self._note(alive)
         self.joined(lease)
 
     def _note(self, alive: Iterable[Lease]) -> None:

@@ -69,6 +69,7 @@ class Node:
         self._tasks = asyncio.TaskGroup()
         self._running: list[asyncio.Task[None]] = []
         self._draining = False
+        self._over = False
         self._store: Store = store if store is not None else open_store(settings.store)
         self._directory = cast("DirectoryStore", store) if store is not None else None
         url = backplane_url(settings) if store is None else settings.backplane
@@ -115,6 +116,7 @@ class Node:
                     await self.mailbox.flush()
                     if self._mesh is not None:
                         await self._mesh.leave()
+        self._over = True
         for task in self._running:
             task.cancel()
         await self._stack.__aexit__(kind, error, trace)
@@ -189,6 +191,9 @@ class Node:
         return self._mesh is not None and await self._mesh.followed_elsewhere(log, owner)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        if self._over:  # a timer of a moment ago: whom it would serve is gone
+            work.close()
+            return
         self._tasks.create_task(self._guarded(work))
 
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:

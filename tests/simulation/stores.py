@@ -109,6 +109,7 @@ class Server:
         self.ledger = Ledger()
         self.odds = Odds()
         self.trace = trace
+        self.on_confirm: Callable[[Sequence[Confirm]], None] = lambda batch: None
         self.context = contextvars.copy_context()
         self._state: Literal["up", "away", "frozen"] = "up"
         self._frozen: deque[Callable[[], None]] = deque()
@@ -196,6 +197,16 @@ class Server:
         at_once(self.store.confirm(batch))
         for each in batch:
             self.trace(f"confirmed {_short(each.position)} for {each.log.user}/{each.owner}")
+        self.on_confirm(batch)
+
+    def alive(self) -> list[Lease]:
+        """Whose lease has not ended."""
+        now = self.clock.monotonic()
+        return [lease for lease, end in self.store._kept.nodes.values() if end > now]
+
+    def floor(self, log: LogKey) -> int:
+        """Up to where trimming has removed what was there."""
+        return at_once(self.store.heads([log]))[0].floor
 
     def confirmed(self, log: LogKey, owner: str) -> Position:
         """Where the cursor stands; nobody learns that it was asked."""

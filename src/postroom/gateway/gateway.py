@@ -183,9 +183,12 @@ class Gateway:
         self._put(self._stomp.connected(session.id, session.principal.name))
         wheel = self._desk.wheel
         self._watch.last_heard = wheel.now
-        due = self.check(wheel.now)
+        self._look_again(wheel.now)
+
+    def _look_again(self, now: float) -> None:
+        due = self.check(now)
         if due is not None:
-            wheel.add(self, due)
+            self._desk.wheel.add(self, due)
 
     async def _welcome_once(self, visible: asyncio.Future[None], session: Session) -> None:
         # Other nodes find the user first. Where they cannot be told, this node serves its clients all the same.
@@ -368,8 +371,13 @@ class Gateway:
         for entry in session.entries.values():
             if entry.follower is not None and entry.follower.tail.behind:
                 self._desk.mailbox.resume(entry.follower)
-        if not self._closed:
-            proving.ask(session, self._transport, now=self._desk.wheel.now)
+        if self._closed:
+            return
+        first = session.prober is None
+        proving.ask(session, self._transport, now=self._desk.wheel.now)
+        if first and not self._stomp.heart_beat[0] and session.prober is not None:
+            # There was no deadline yet that is as near as the probe's.
+            self._look_again(self._desk.wheel.now)
 
     # ── time ──────────────────────────────────────────────────────────────────────────────────────────
 

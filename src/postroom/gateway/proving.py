@@ -1,7 +1,8 @@
 """Proof of receipt without the client's help: probes are sent, their answers move cursors."""
 
+import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from postroom.delivery.proof import Prober
 from postroom.session import Session
@@ -10,6 +11,9 @@ from postroom.transport.base import Transport
 
 if TYPE_CHECKING:
     from postroom.gateway.desk import Desk, Limits
+
+_LATE: Final = 0.25
+"""How much later than its deadline, as a share of it, a probe without an answer may be noticed."""
 
 
 def ask(session: Session, transport: Transport, *, now: float) -> None:
@@ -51,8 +55,13 @@ def answered(desk: "Desk", prober: Prober[Follower], token: bytes, *, frames: in
 
 
 def prove(desk: "Desk", marks: Sequence[tuple[Follower, int]]) -> None:
-    """Each follower's client has all up to the offset beside it."""
+    """Each follower's client has all up to the offset beside it.
+
+    Behind an UNSUBSCRIBE that says nothing: the client has thrown away what came after it.
+    """
     for follower, through in marks:
+        if follower.closed:
+            continue
         proven = follower.window.prove(through)
         if proven is not None:
             desk.mailbox.confirm(follower, proven)
@@ -64,7 +73,9 @@ def check(session: Session, transport: Transport, limits: "Limits", *, last_hear
     if prober is not None and prober.outstanding is not None:
         return None if now - prober.since >= limits.probe_seconds else prober.since + limits.probe_seconds
     if now - last_heard < limits.idle_probe_seconds:
-        return last_heard + limits.idle_probe_seconds
+        # Nobody is told of each probe that begins: where there are some, look often enough.
+        due = now + limits.probe_seconds * _LATE if prober is not None else math.inf
+        return min(due, last_heard + limits.idle_probe_seconds)
     # Nobody promised heart-beats: a probe tells whether there is still somebody.
     if prober is None:
         prober = session.prober = Prober()

@@ -8,7 +8,9 @@ import structlog
 
 from postroom.errors import PostroomError, StoreUnavailable
 from postroom.metrics import Metrics
+from postroom.position import LogKey
 from postroom.store.base import Append, Appended, LogStore
+from postroom.store.together import runs
 
 _log = structlog.get_logger("postroom.mailbox")
 
@@ -19,7 +21,7 @@ _MAX_BATCH: Final = 4096
 
 
 class Appender:
-    """Appends to the store, first come, first stored.
+    """Appends to the store, first come, first stored. What could not be stored takes along what waits for its log.
 
     `appended` is called for each message that was stored, before the sender's own `Stored`.
     """
@@ -74,8 +76,11 @@ class Appender:
             outcomes = await self._logs.append([item for item, _ in batch])
         except StoreUnavailable as error:
             self._unavailable(error)
+            held = self._hold_up({item.log for item, _ in batch})
             for _, stored in batch:
                 stored(error)
+            for _, stored in held:
+                stored(StoreUnavailable("the store did not take what came before it"))
             return
         self.recovered()
         kept = 0
@@ -88,6 +93,19 @@ class Appender:
                     self._appended(item, outcome)
             stored(outcome)
         self._metrics.appended += kept
+
+    def _hold_up(self, logs: set[LogKey]) -> Sequence[tuple[Append, Stored]]:
+        # What came behind something that was refused must not be stored before that is sent again.
+        held, kept, start = list[tuple[Append, Stored]](), list[tuple[Append, Stored]](), 0
+        for run in runs([item for item, _ in self._waiting]):
+            some, start = self._waiting[start : start + len(run)], start + len(run)
+            if logs.isdisjoint(item.log for item in run):
+                kept += some
+            else:
+                held += some
+                logs.update(item.log for item in run)
+        self._waiting = kept
+        return held
 
     def recovered(self) -> None:
         """The store takes what it is given."""

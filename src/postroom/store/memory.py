@@ -63,6 +63,8 @@ class _Log:
     def lose(self, count: int) -> list[StoredMessage]:
         kept = max(len(self.entries) - count, 1 if self.floor else 0)
         gone, self.entries = self.entries[kept:], self.entries[:kept]
+        if not gone:
+            return []
         self.bytes -= sum(message_bytes(stored.message) for stored in gone)
         self.number -= len(gone)
         self.last = self.entries[-1].position if self.entries else START
