@@ -4,10 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 8080
 NODES ?= 2
-
+SEEDS ?= 1000
 SEED ?= 1
 
-.PHONY: setup run test test-faults check bench bench-cluster bench-wire docs lock
+.PHONY: setup run test test-faults simulate check bench bench-cluster bench-wire docs lock
 
 setup: $(VENV)/.ready tests/clients/node_modules/.ready
 
@@ -39,6 +39,9 @@ test: setup
 # TESTS says which (pytest -k).
 test-faults: setup
 	POSTROOM_FAULTS=long POSTROOM_TEST_SEED=$(SEED) $(BIN)/python -m pytest tests/faults -v -k "$(TESTS)"
+
+simulate: $(VENV)/.ready
+	$(BIN)/python -m tests.simulation.run --seeds $(SEEDS)
 
 check: $(VENV)/.ready
 	$(BIN)/ruff check .

@@ -42,6 +42,13 @@ class Refused:
 
 
 @dataclass(frozen=True)
+class Unsure:
+    """The server could not say whether it stored it: it may have, or may yet, behind what was sent later."""
+
+    key: str
+
+
+@dataclass(frozen=True)
 class Subscribed:
     """A SUBSCRIBE is about to be written.
 
@@ -128,6 +135,7 @@ Event = (
     Sent
     | Receipted
     | Refused
+    | Unsure
     | Subscribed
     | Got
     | Handled
@@ -202,6 +210,7 @@ class _Facts:
         self.sent: dict[str, Sent] = {}
         self.receipted: set[str] = set()
         self.refused: set[str] = set()
+        self.unsure: set[str] = set()
         self.owner: dict[str, Owner] = {}
         self.began: dict[str, int] = {}
         self.got: dict[str, list[Got]] = defaultdict(list)
@@ -226,6 +235,8 @@ class _Facts:
                     self.receipted.add(key)
                 case Refused(key):
                     self.refused.add(key)
+                case Unsure(key):
+                    self.unsure.add(key)
                 case Subscribed(subscription, owner):
                     self.owner[subscription], self.began[subscription] = owner, at
                     latest[owner] = subscription
@@ -309,7 +320,7 @@ def _order_of_pairs(facts: _Facts) -> Iterator[str]:
     seen: dict[Owner, set[str]] = defaultdict(set)
     for _, got in facts.all:
         sent = facts.sent.get(got.key)
-        if sent is None or got.key in facts.gone:
+        if sent is None or got.key in facts.gone or got.key in facts.unsure:
             continue
         pair = (got.subscription, sent.sender)
         if sent.seq < in_subscription.get(pair, -1):

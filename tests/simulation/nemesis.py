@@ -1,0 +1,120 @@
+"""What hurts the nodes, their store and what is between them."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from tests.simulation.world import LEASE, Place, World
+
+Hurt = Callable[[World, Place], Coroutine[Any, Any, None]]
+
+
+async def rage(world: World) -> None:
+    """Hurt something, again and again, for as long as the profile says."""
+    profile, rng = world.profile, world.rng
+    if not profile.faults:
+        await asyncio.sleep(profile.seconds)
+        return
+    world.server.odds = profile.store
+    calm_network = rng.random() < 0.3
+    if not calm_network:
+        world.odds.lost, world.odds.twice, world.odds.late = (
+            profile.backplane.lost,
+            profile.backplane.twice,
+            profile.backplane.late,
+        )
+    names = [name for name in profile.faults if name != "fail-over" or world.fails_over]
+    weights = [profile.faults[name] for name in names]
+    until = world.loop.time() + profile.seconds
+    while world.loop.time() < until:
+        await asyncio.sleep(rng.uniform(*profile.pause))
+        place = rng.choice(world.places)
+        (name,) = rng.choices(names, weights)
+        world.tasks.create_task(_hurt(world, place, name))
+
+
+async def _hurt(world: World, place: Place, name: str) -> None:
+    if name in _TO_NODES:
+        if place.busy or not place.up:
+            return
+        place.busy = True
+        try:
+            await _TO_NODES[name](world, place)
+        finally:
+            place.busy = False
+    else:
+        await _TO_ALL[name](world, place)
+
+
+async def _crash(world: World, place: Place) -> None:
+    world.fault("crash")
+    await place.crash()
+    await asyncio.sleep(
+        world.rng.uniform(0.01, 1.0) if world.rng.random() < 0.5 else world.rng.uniform(0.5, 1.6 * LEASE)
+    )
+    await place.start()
+
+
+async def _stop(world: World, place: Place) -> None:
+    world.fault("stop")
+    await place.stop()
+    await asyncio.sleep(world.rng.uniform(0.01, 1.0))
+    await place.start()
+
+
+async def _pause(world: World, place: Place) -> None:
+    long = world.rng.random() < 0.5
+    await world.pause(place, world.rng.uniform(1.5, 2.2) * LEASE if long else world.rng.uniform(0.1, 1.0))
+
+
+async def _cut(world: World, place: Place) -> None:
+    backplane = place.backplane
+    if backplane is not None:
+        world.fault("cut")
+        backplane.cut()
+        await asyncio.sleep(world.rng.uniform(0.02, 1.0))
+        backplane.heal()
+
+
+async def _deafen(world: World, place: Place) -> None:
+    if place.backplane is not None:
+        world.fault("deafen")
+        place.backplane.deafen()
+
+
+async def _isolate(world: World, place: Place) -> None:
+    if place.store is not None:
+        world.fault("isolate")
+        store = place.store
+        store.cut_off = True
+        await asyncio.sleep(world.rng.uniform(0.1, 1.5 * LEASE))
+        store.cut_off = False
+
+
+async def _away(world: World, place: Place) -> None:
+    world.fault("away")
+    world.server.go_away()
+    await asyncio.sleep(world.rng.uniform(0.05, 1.2 * LEASE))
+    world.server.come_back()
+
+
+async def _freeze(world: World, place: Place) -> None:
+    world.fault("freeze")
+    world.server.freeze()
+    await asyncio.sleep(world.rng.uniform(0.05, 3.0))
+    world.server.come_back()
+
+
+async def _fail_over(world: World, place: Place) -> None:
+    world.fail_over()
+
+
+_TO_NODES: Final[dict[str, Hurt]] = {"crash": _crash, "stop": _stop, "pause": _pause}
+_TO_ALL: Final[dict[str, Hurt]] = {
+    "cut": _cut,
+    "deafen": _deafen,
+    "isolate": _isolate,
+    "away": _away,
+    "freeze": _freeze,
+    "fail-over": _fail_over,
+}
