@@ -12,6 +12,7 @@ if str(_ROOT) not in sys.path:
     sys.path.insert(0, str(_ROOT))
 
 from tests.support.cluster import Nodes  # noqa: E402  (the path is set above)
+from tests.support.engines import Nats  # noqa: E402
 from tests.support.faults import RESUMED  # noqa: E402
 from tests.support.server import Server  # noqa: E402
 from tests.support.services import require  # noqa: E402
@@ -30,6 +31,13 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
     server.close()
 
 
+@pytest.fixture(scope="session")
+def nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nats]:
+    """One NATS for all tests; who hurts it mends it."""
+    with Nats(tmp_path_factory.mktemp("nats")) as server:
+        yield server
+
+
 @pytest.fixture
 def fresh_url(valkey: Valkey) -> str:
     """The shared Valkey, with a prefix that nobody has used."""
@@ -44,7 +52,8 @@ def unix_url(valkey: Valkey) -> str:
 
 @pytest.fixture(scope="module")
 def arrangement() -> str:
-    """What `make_server` and its like start: one node, or two with this routing behind nginx."""
+    """What `make_server` and its like start: one node, or two behind nginx with this routing, such as `directory`,
+    or `directory over nats` where the backplane is not the store's."""
     return ONE_NODE
 
 
@@ -69,7 +78,9 @@ def _start(arrangement: str, request: pytest.FixtureRequest) -> Start:
         else:
             require("nginx", install="apt-get install nginx-light")
             store = f"{request.getfixturevalue('valkey').url}?prefix=t{next(_names)}"
-            server = Nodes(folder, store, config=config, application=application, routing=arrangement)
+            routing, _, carrier = arrangement.partition(" over ")
+            backplane = f"{request.getfixturevalue(carrier).url}?prefix=t{next(_names)}" if carrier else ""
+            server = Nodes(folder, store, config=config, application=application, routing=routing, backplane=backplane)
         try:
             server.start()
         except BaseException:
@@ -125,10 +136,17 @@ def make_nodes(tmp_path: Path) -> Iterator[Callable[..., Nodes]]:
     require("nginx", install="apt-get install nginx-light")
     started: list[Nodes] = []
 
-    def make(store: str | Sequence[str], *, routing: str = "directory", count: int = 2, config: str = "") -> Nodes:
+    def make(
+        store: str | Sequence[str],
+        *,
+        routing: str = "directory",
+        backplane: str | Sequence[str] = "",
+        count: int = 2,
+        config: str = "",
+    ) -> Nodes:
         folder = tmp_path / f"cluster-{len(started)}"
         folder.mkdir()
-        nodes = Nodes(folder, store, count=count, config=config, routing=routing)
+        nodes = Nodes(folder, store, count=count, config=config, routing=routing, backplane=backplane)
         started.append(nodes)
         nodes.start()
         return nodes

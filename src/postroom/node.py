@@ -71,9 +71,12 @@ class Node:
         self._draining = False
         self._over = False
         self._store: Store = store if store is not None else open_store(settings.store)
-        self._directory = cast("DirectoryStore", store) if store is not None else None
         url = backplane_url(settings) if store is None else settings.backplane
         self._backplane = backplane if backplane is not None else open_backplane(url) if url else None
+        self._directory: DirectoryStore | None = None
+        if self._backplane is not None:
+            handed_in = cast("DirectoryStore", store)
+            self._directory = handed_in if store is not None else directory_of(self._store, settings.store)
         self._mesh: Mesh | None = None
         self.metrics = Metrics()
         self.channels = ChannelRegistry(settings.channels)
@@ -137,8 +140,8 @@ class Node:
             followed_elsewhere=self._followed_elsewhere if self._backplane is not None else None,
         )
         destinations = Destinations(settings.prefixes)
-        if self._backplane is not None:
-            self._mesh = self._build_mesh(self._backplane)
+        if self._backplane is not None and self._directory is not None:
+            self._mesh = self._build_mesh(self._backplane, self._directory)
         relay = self._mesh.relay if self._mesh is not None else None
         self.router = Router(destinations, self.channels, self.hub, self.mailbox, metrics, relay)
         self._wheel = Wheel(self._clock)
@@ -160,7 +163,7 @@ class Node:
             interest=self._mesh.interest if self._mesh is not None else None,
         )
 
-    def _build_mesh(self, backplane: Backplane) -> Mesh:
+    def _build_mesh(self, backplane: Backplane, directory: DirectoryStore) -> Mesh:
         settings, times = self._settings, self._settings.cluster
         return Mesh(
             NodeId(settings.node_id),
@@ -173,7 +176,7 @@ class Node:
                 route_cache=times.route_cache_seconds,
             ),
             backplane=backplane,
-            store=self._directory if self._directory is not None else directory_of(self._store, settings.store),
+            store=directory,
             hub=self.hub,
             mailbox=self.mailbox,
             metrics=self.metrics,

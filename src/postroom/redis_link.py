@@ -17,11 +17,12 @@ import contextlib
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Annotated, Any, Final
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import unquote
 
 import msgspec
 from msgspec import Meta, Struct
 
+from postroom.engine_url import Seconds, take_apart
 from postroom.errors import ConfigurationError, MissingExtra, OutcomeUnknown, StoreUnavailable
 
 try:
@@ -37,21 +38,19 @@ except ModuleNotFoundError as error:  # pragma: no cover
 _PORT: Final = 6379
 _SENTINEL_PORT: Final = 26379
 
-_Seconds = Annotated[float, Meta(gt=0, le=3600)]
-
 
 class RedisOptions(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
     """What may follow the `?` of the URL."""
 
     prefix: Annotated[str, Meta(min_length=1, pattern=r"^[^{}\s]+$")] = "postroom"
-    timeout: _Seconds = 5.0
-    connect_timeout: _Seconds = 3.0
+    timeout: Seconds = 5.0
+    connect_timeout: Seconds = 3.0
     pool: Annotated[int, Meta(ge=1, le=1000)] = 8
     max_redirects: Annotated[int, Meta(ge=1, le=100)] = 8
     tls: bool = False
     ca_file: str | None = None
     wait_replicas: Annotated[int, Meta(ge=0, le=100)] = 0
-    wait_timeout: _Seconds = 1.0
+    wait_timeout: Seconds = 1.0
     sentinel_user: str | None = None
     sentinel_password: str | None = None
     db: Annotated[int, Meta(ge=0)] = 0
@@ -80,30 +79,22 @@ class RedisUrl(Struct, frozen=True):
 
 def parse_url(url: str) -> RedisUrl:
     """Take `url` apart. Raises ConfigurationError; what it says holds no password."""
-    scheme, separator, rest = url.partition("://")
+    scheme, separator, _ = url.partition("://")
     kind = {"redis": "standalone", "rediss": "standalone", "valkey": "standalone", "valkeys": "standalone"}.get(scheme)
     kind = {"redis+sentinel": "sentinel", "redis+cluster": "cluster", "redis+unix": "unix"}.get(scheme, kind)
     if kind is None or not separator:
         schemes = "redis://, rediss://, redis+unix://, redis+sentinel:// or redis+cluster://"
         raise ConfigurationError(f"{scheme}: write {schemes}")
-    address, _, query = rest.partition("?")
-    address, _, path = address.partition("/")
-    credentials, at, places = address.rpartition("@")
-    username, _, password = credentials.partition(":")
-    try:
-        given = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)))
-        options = msgspec.convert(given, RedisOptions, strict=False)
-    except (msgspec.ValidationError, ValueError) as error:
-        raise ConfigurationError(f"{scheme}://…: the options after ? are wrong: {error}") from None
+    port = _SENTINEL_PORT if kind == "sentinel" else _PORT
+    parts = take_apart(url, RedisOptions, port=port, local=kind == "unix")
+    path, options = parts.path, parts.options
     if scheme in ("rediss", "valkeys"):
         options = msgspec.structs.replace(options, tls=True)
-    port = _SENTINEL_PORT if kind == "sentinel" else _PORT
-    hosts = () if kind == "unix" else tuple(_host(scheme, place, port) for place in places.split(","))
-    if kind == "standalone" and len(hosts) > 1:
+    if kind == "standalone" and len(parts.hosts) > 1:
         raise ConfigurationError(f"{scheme}://…: one server; for several write redis+cluster:// or redis+sentinel://")
     if kind == "sentinel" and not path:
         raise ConfigurationError(f"{scheme}://…: name the service that the sentinels watch: …/mymaster")
-    if kind == "unix" and (places or not path):
+    if kind == "unix" and (parts.hosts or not path):
         raise ConfigurationError(f"{scheme}://…: name the socket by its whole path: {scheme}:///run/valkey/valkey.sock")
     if kind == "unix" and options.tls:
         raise ConfigurationError(f"{scheme}://…: a Unix socket has no TLS")
@@ -118,23 +109,14 @@ def parse_url(url: str) -> RedisUrl:
         database = int(path)
     return RedisUrl(
         kind,
-        hosts,
-        unquote(username) or None if at else None,
-        unquote(password) or None if at else None,
+        parts.hosts,
+        parts.username,
+        parts.password,
         database,
         path if kind == "sentinel" else "",
         options,
         f"/{unquote(path)}" if kind == "unix" else "",
     )
-
-
-def _host(scheme: str, place: str, port: int) -> tuple[str, int]:
-    host, colon, number = place.rpartition(":")
-    if not colon or (place.startswith("[") and place.endswith("]")):
-        host, number = place, str(port)
-    if not host or not number.isdecimal() or not 0 < int(number) < 65_536:
-        raise ConfigurationError(f"{scheme}://…: {place!r} is no host:port")
-    return host.strip("[]"), int(number)
 
 
 def connect(url: RedisUrl, *, connections: int | None = None, read_timeout: float | None = None) -> Any:

@@ -281,3 +281,4 @@ def test_nodes_need_a_store_that_they_can_share(tmp_path: Path) -> None:
     server = Server(tmp_path, options=["--backplane", "redis://127.0.0.1:1"])
     with pytest.raises(AssertionError, match="sqlite: is a store for one node"):
         server.start()
+    assert list(tmp_path.glob("x.db*")) == []

@@ -1,15 +1,31 @@
 """The Redis engine against the backplane's contract."""
 
+from collections.abc import Iterator
+
 import pytest
+from tests.support.proxy import Proxy
+from tests.support.valkey import Valkey
 
 from postroom.backplane.redis import RedisBackplane
-from postroom.testing.contracts.backplane import BackplaneContract, Make
+from postroom.testing.contracts.backplane import BackplaneContract, Linked, Make, Outage
 
 
 class TestRedisBackplane(BackplaneContract):
     @pytest.fixture
     def make(self, fresh_url: str) -> Make:
-        return lambda: RedisBackplane(fresh_url)
+        return lambda: RedisBackplane(f"{fresh_url}&timeout=2")
+
+    @pytest.fixture
+    def outage(self, valkey: Valkey) -> Outage:
+        return valkey
+
+    @pytest.fixture
+    def linked(self, valkey: Valkey, fresh_url: str) -> Iterator[Linked]:
+        proxy = Proxy(valkey.port)
+        proxy.start()
+        url = f"redis://127.0.0.1:{proxy.port}?{fresh_url.partition('?')[2]}&timeout=2"
+        yield lambda: RedisBackplane(url), proxy
+        proxy.close()
 
 
 class TestRedisAtAUnixSocket(BackplaneContract):

@@ -14,7 +14,7 @@ _TURN = 0.02
 
 
 class Nodes(Server):
-    """`count` nodes over the store at `store`, or each over its own way to it.
+    """`count` nodes over the store at `store`, or each over its own way to it; so too with `backplane`.
 
     `url`, `port` and `http` are those of the nginx before them.
 
@@ -30,15 +30,19 @@ class Nodes(Server):
         config: str = "",
         application: str = "",
         routing: str = "directory",
+        backplane: str | Sequence[str] = "",
         options: Sequence[str] = (),
     ) -> None:
         super().__init__(folder)
         stores = [store] * count if isinstance(store, str) else store
+        carriers = [backplane] * len(stores) if isinstance(backplane, str) else backplane
         self.nodes: list[Server] = []
-        for number, way in enumerate(stores, 1):
+        for number, (way, carrier) in enumerate(zip(stores, carriers, strict=True), 1):
             home = folder / f"n{number}"
             home.mkdir()
             named = ["--node-id", f"n{number}", "--routing", routing, *options]
+            if carrier:
+                named += ["--backplane", carrier]
             self.nodes.append(Server(home, config=config, application=application, store=way, options=named))
         self._nginx = Nginx(folder, [node.port for node in self.nodes])
         self.port = self._nginx.port

@@ -6,28 +6,18 @@ re-connection is not used: it hides that messages were lost.
 
 import asyncio
 import contextlib
-import random
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
-import structlog
 from redis import exceptions as redis_errors
 
 from postroom.backplane.base import Subject, Traits
+from postroom.backplane.recovery import Cut, Recovery, reason_of
 from postroom.errors import BackplaneUnavailable, StoreUnavailable
 from postroom.redis_link import connect, parse_url, translated
 
-_log = structlog.get_logger("postroom.backplane")
-
 _AT_ONCE: Final = 512
 """How many channels one SUBSCRIBE names: 512 in one cost a tenth of 512 alone (measured)."""
-
-_FIRST_PAUSE: Final = 0.05
-_LONGEST_PAUSE: Final = 2.0
-
-
-class _Cut(Exception):
-    """The connection is to be built up again."""
 
 
 class _Line:
@@ -75,7 +65,7 @@ class _Line:
             try:
                 await self._connection.send_command(*command)
             except RuntimeError as error:  # uvloop: the connection was closed meanwhile
-                raise _Cut(str(error)) from error
+                raise Cut(str(error)) from error
 
     async def listen(self, heard: Callable[[bytes, bytes], None]) -> None:
         """Hand over what comes, until the connection is cut or does not answer."""
@@ -85,7 +75,7 @@ class _Line:
                 reply = await self._connection.read_response(timeout=self._seconds / 2, push_request=True)
             except (TimeoutError, redis_errors.TimeoutError):
                 if asked:
-                    raise _Cut("the server does not answer") from None
+                    raise Cut("the server does not answer") from None
                 await self._send("PING")
                 asked = True
                 continue
@@ -101,7 +91,7 @@ class _Line:
                 if waiting is not None and not waiting.done():
                     waiting.set_result(None)
             elif kind == b"sunsubscribe" and reply[1] in self.channels:
-                raise _Cut("a slot has moved")  # the server took it away: not what we asked for
+                raise Cut("a slot has moved")  # the server took it away: not what we asked for
 
 
 class RedisBackplane:
@@ -116,40 +106,29 @@ class RedisBackplane:
         self._prefix = f"{self._url.options.prefix}:"
         self._wanted: dict[Subject, bytes] = {}
         self._lines: dict[str, _Line] = {}
-        self._ready = asyncio.Event()
-        self._cut = asyncio.Event()
+        self._recovery = Recovery(redis_errors.RedisError)
 
     async def run(self, received: Callable[[Subject, bytes], None], interrupted: Callable[[], None]) -> None:
         """Receive until cancelled."""
         start = len(self._prefix.encode())
 
         def heard(channel: bytes, payload: bytes) -> None:
-            received(Subject(channel[start:].decode()), payload)
+            if self._recovery.up or self._recovery.fresh:
+                received(Subject(channel[start:].decode()), payload)
 
-        pause, again = _FIRST_PAUSE, False
+        async def session(established: Callable[[], None]) -> None:
+            try:
+                async with asyncio.TaskGroup() as lines:
+                    await self._open(lines, heard)
+                    established()
+                    await self._recovery.until_cut()
+                    raise Cut("it was asked for")
+            finally:
+                await self._close()
+
         self._client = connect(self._url)
         try:
-            while True:
-                try:
-                    async with asyncio.TaskGroup() as lines:
-                        await self._open(lines, heard)
-                        if again:
-                            _log.warning("the backplane is back")
-                            interrupted()
-                        pause, again = _FIRST_PAUSE, True
-                        self._ready.set()
-                        await self._cut.wait()
-                        raise _Cut("it was asked for")
-                except* (_Cut, OSError, TimeoutError, redis_errors.RedisError) as group:
-                    _log.warning("the backplane is cut off; trying again", reason=_reason(group))
-                finally:
-                    self._ready.clear()
-                    self._cut.clear()
-                    await self._close()
-                if (task := asyncio.current_task()) is not None and task.cancelling():
-                    raise asyncio.CancelledError  # the group reported errors, and swallowed that
-                await asyncio.sleep(pause * random.uniform(0.5, 1.0))
-                pause = min(pause * 2, _LONGEST_PAUSE)
+            await self._recovery.run(session, interrupted)
         finally:
             await self._client.aclose()
 
@@ -160,19 +139,19 @@ class RedisBackplane:
         seconds = self._url.options.timeout
         try:
             async with asyncio.timeout(seconds):
-                await self._ready.wait()
+                await self._recovery.wait_up()
                 await self._put(subjects)
-        except (OSError, redis_errors.RedisError, _Cut, asyncio.CancelledError) as error:
+        except (OSError, redis_errors.RedisError, Cut, asyncio.CancelledError) as error:
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
                 raise
-            raise BackplaneUnavailable(f"the subscriptions are not in force: {_reason(error)}") from error
+            raise BackplaneUnavailable(f"the subscriptions are not in force: {reason_of(error)}") from error
 
     async def unsubscribe(self, subjects: Sequence[Subject]) -> None:
         """These are no longer wanted."""
         gone = [channel for subject in subjects if (channel := self._wanted.pop(subject, None)) is not None]
         for line in self._lines.values():
-            with contextlib.suppress(OSError, redis_errors.RedisError, _Cut):  # then all are gone
+            with contextlib.suppress(OSError, redis_errors.RedisError, Cut):  # then all are gone
                 if mine := [channel for channel in gone if channel in line.channels]:
                     await line.remove(mine)
 
@@ -197,7 +176,7 @@ class RedisBackplane:
 
     async def reconnect(self) -> None:
         """Build the listening connections up again."""
-        self._cut.set()
+        self._recovery.cut()
 
     # ── connections ───────────────────────────────────────────────────────────────────────────────────
 
@@ -228,7 +207,7 @@ class RedisBackplane:
         for name, channels in by_line.items():
             line = self._lines.get(name)
             if line is None:
-                self._cut.set()
+                self._recovery.cut()
                 raise redis_errors.ConnectionError("the Cluster has another primary now")
             await line.add(channels)
 
@@ -256,9 +235,3 @@ class RedisBackplane:
     def _channel(self, subject: Subject) -> bytes:
         channel = self._wanted.get(subject)
         return channel if channel is not None else f"{self._prefix}{subject}".encode()
-
-
-def _reason(error: BaseException) -> str:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return str(error) or type(error).__name__

@@ -12,6 +12,7 @@ import pytest
 
 # Before they are imported, so that a failed assertion says what it compared.
 pytest.register_assert_rewrite(
+    "postroom.testing.contracts.backplane",
     "postroom.testing.contracts.log_store",
     "postroom.testing.contracts.cursor_store",
     "postroom.testing.contracts.directory_store",

@@ -1,19 +1,72 @@
-"""What every backplane must do. Subclass it, and give it a fixture `make`."""
+"""What every backplane must do. Subclass it, and give it a fixture `make`; `outage` and `linked` as well, if you can.
+
+What a network does to single payloads (loses, doubles, reorders them) cannot be done to a TCP connection from outside
+it; that a node copes is shown above the engines, by `tests/simulation`.
+"""
 
 # ruff: noqa: D102 (a test says its promise in its name)
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+from typing import Final, Protocol, TypeVar
 
 import pytest
 
 from postroom.backplane.base import Backplane, Subject
+from postroom.errors import BackplaneUnavailable
 
 Make = Callable[[], Backplane]
 """Makes an engine, not yet running. Those that one test makes hear one another."""
 
-_SECONDS = 10.0
+_SECONDS: Final = 20.0 * float(os.environ.get("POSTROOM_TEST_SCALE", "1"))
+_LARGEST: Final = 16 * 1024 * 1024
+
+
+class Outage(Protocol):
+    """What may be done to the server behind the engines of `make`. Each method returns once it is done."""
+
+    def restart(self) -> None:
+        """Kill it, and start it again at the same address."""
+        ...
+
+    def pause(self) -> None:
+        """It stays connected, and does nothing."""
+        ...
+
+    def resume(self) -> None:
+        """It goes on."""
+        ...
+
+
+class Link(Protocol):
+    """What may be done to the connections of an engine. Each method returns once it is done."""
+
+    def cut(self) -> None:
+        """Reset all of them."""
+        ...
+
+    def refuse(self) -> None:
+        """Reset all of them, and each new one."""
+        ...
+
+    def blackhole(self) -> None:
+        """They stay, new ones are taken, and nothing goes through."""
+        ...
+
+    def delay(self, seconds: float) -> None:
+        """All that goes through takes so much longer."""
+        ...
+
+    def heal(self) -> None:
+        """All is well again; what was swallowed goes through now."""
+        ...
+
+
+Linked = tuple[Make, Link]
+"""Makes an engine that hears those of `make`, over a link of its own."""
 
 
 class Peer:
@@ -22,7 +75,7 @@ class Peer:
     def __init__(self, backplane: Backplane) -> None:
         self.backplane = backplane
         self.heard: list[tuple[str, bytes]] = []
-        self.interruptions = 0
+        self.interrupted_at: list[int] = []
         self._changed = asyncio.Event()
 
     def received(self, subject: Subject, payload: bytes) -> None:
@@ -31,8 +84,8 @@ class Peer:
         self._changed.set()
 
     def interrupted(self) -> None:
-        """Take the news of a re-connection."""
-        self.interruptions += 1
+        """Take the news of a re-connection: so much had been heard before it."""
+        self.interrupted_at.append(len(self.heard))
         self._changed.set()
 
     async def until(self, what: Callable[[], bool]) -> None:
@@ -45,6 +98,14 @@ class Peer:
     def of(self, subject: str) -> list[bytes]:
         """The payloads of one subject, in order."""
         return [payload for name, payload in self.heard if name == subject]
+
+    async def says_until(self, heard: Callable[[], bool], subject: str, payload: bytes = b"hello") -> None:
+        """Publish, again and again, until it was heard; what fails meanwhile was lost."""
+        async with asyncio.timeout(_SECONDS):
+            while not heard():
+                with suppress(BackplaneUnavailable):
+                    await self.backplane.publish([(Subject(subject), payload)])
+                await asyncio.sleep(0.05)
 
 
 @asynccontextmanager
@@ -59,7 +120,8 @@ async def running(backplane: Backplane) -> AsyncIterator[Peer]:
             task.cancel()
 
 
-Start = Callable[[], Awaitable[Peer]]
+Start = Callable[..., Awaitable[Peer]]
+"""Starts an engine of `make`, or of the function that it is given."""
 
 
 class BackplaneContract:
@@ -71,12 +133,22 @@ class BackplaneContract:
         pytest.fail("override the fixture `make`: it returns a function that makes an engine")
 
     @pytest.fixture
+    def outage(self) -> Outage | None:
+        """What hurts the server of `make`; None: the kit leaves that out."""
+        return None
+
+    @pytest.fixture
+    def linked(self) -> Linked | None:
+        """An engine whose connections can be hurt; None: the kit leaves that out."""
+        return None
+
+    @pytest.fixture
     async def start(self, make: Make) -> AsyncIterator[Start]:
         """Starts one more engine that hears the others."""
         async with AsyncExitStack() as stack:
 
-            async def start() -> Peer:
-                return await stack.enter_async_context(running(make()))
+            async def start(make_one: Make = make) -> Peer:
+                return await stack.enter_async_context(running(make_one()))
 
             yield start
 
@@ -153,16 +225,222 @@ class BackplaneContract:
         await one.backplane.publish([(Subject("topic.a"), b"yes")])
         await one.until(lambda: one.of("topic.a") == [b"yes"])
 
+    async def test_the_largest_payload_arrives(self, start: Start) -> None:
+        one = await start()
+        await one.backplane.subscribe([Subject("all")])
+        payload = os.urandom(min(_LARGEST, one.backplane.traits.max_payload_bytes))
+        await one.backplane.publish([(Subject("all"), payload)])
+        await one.until(lambda: len(one.heard) == 1)
+        assert one.of("all") == [payload]
+
+    async def test_publishers_at_once_keep_their_own_order(self, start: Start) -> None:
+        one, two = await start(), await start()
+        await two.backplane.subscribe([Subject("all")])
+
+        async def publish(peer: Peer, number: int) -> None:
+            for n in range(20):
+                await peer.backplane.publish([(Subject("all"), b"%d:%d" % (number, n))])
+
+        await asyncio.gather(*(publish(peer, 10 * at + n) for at, peer in enumerate((one, two)) for n in range(5)))
+        await two.until(lambda: len(two.heard) == 200)
+        for number in (*range(5), *range(10, 15)):
+            mine = [payload for payload in two.of("all") if payload.startswith(b"%d:" % number)]
+            assert mine == [b"%d:%d" % (number, n) for n in range(20)]
+
+    async def test_a_cancelled_call_leaves_the_engine_whole(self, start: Start) -> None:
+        one = await start()
+        await one.backplane.subscribe([Subject("topic.a"), Subject("topic.b")])
+        for turns in range(6):
+            for call in (
+                one.backplane.publish([(Subject("topic.c"), b"x")]),
+                one.backplane.subscribe([Subject(f"topic.{turns}")]),
+                one.backplane.unsubscribe([Subject("topic.b")]),
+            ):
+                task = asyncio.get_running_loop().create_task(call)
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+        await one.backplane.subscribe([Subject("topic.b")])
+        await one.backplane.publish([(Subject("topic.a"), b"yes"), (Subject("topic.b"), b"yes")])
+        await one.until(lambda: one.of("topic.a") == [b"yes"] and one.of("topic.b") == [b"yes"])
+        assert one.interrupted_at == []
+
+    async def test_nothing_is_left_once_it_has_ended(self, make: Make) -> None:
+        async def use() -> None:
+            async with running(make()) as one:
+                await one.backplane.subscribe([Subject("all")])
+                await one.backplane.publish([(Subject("all"), b"x")])
+                await one.until(lambda: one.of("all") == [b"x"])
+
+        await use()  # what a driver keeps for the process is made now
+        tasks, sockets = len(asyncio.all_tasks()), _sockets()
+        await use()
+        async with asyncio.timeout(_SECONDS):
+            while len(asyncio.all_tasks()) > tasks or _sockets() > sockets:
+                await asyncio.sleep(0.05)
+
+    async def test_the_number_of_connections_does_not_depend_on_the_subjects(self, start: Start) -> None:
+        one = await start()
+        await one.backplane.subscribe([Subject("all")])
+        await one.backplane.publish([(Subject("all"), b"x")])
+        await one.until(lambda: one.of("all") == [b"x"])
+        sockets = _sockets()
+        subjects = [Subject(f"user.{n}") for n in range(300)]
+        await one.backplane.subscribe(subjects)
+        await one.backplane.publish([(subject, b"x") for subject in subjects])
+        await one.until(lambda: len(one.heard) == 301)
+        assert _sockets() == sockets
+
+    # ── connections end ───────────────────────────────────────────────────────────────────────────────
+
     async def test_after_reconnecting_the_subscriptions_are_in_force(self, start: Start) -> None:
         one, two = await start(), await start()
         await one.backplane.subscribe([Subject("node.one")])
         await one.backplane.reconnect()
         await asyncio.sleep(0.05)
+        await two.says_until(lambda: bool(one.heard), "node.one")
 
-        async def say_until_heard() -> None:
-            while not one.heard:
-                await two.backplane.publish([(Subject("node.one"), b"hello")])
+    async def test_an_interruption_is_told_before_what_comes_after_it(self, start: Start) -> None:
+        one, two = await start(), await start()
+        await one.backplane.subscribe([Subject("all")])
+        numbers = iter(range(1_000_000))
+
+        async def count(until: Callable[[], bool]) -> None:
+            async with asyncio.timeout(_SECONDS):
+                while not until():
+                    await two.backplane.publish([(Subject("all"), b"%d" % next(numbers))])
+                    await asyncio.sleep(0.001)
+
+        await count(lambda: len(one.heard) > 20)
+        await one.backplane.reconnect()
+        before = len(one.heard)
+        await count(lambda: len(one.heard) > before + 50)
+        _check_holes(one)
+
+    async def test_a_restart_of_the_server_is_survived(self, start: Start, outage: Outage | None) -> None:
+        hurt = _given(outage)
+        one, two = await start(), await start()
+        await one.backplane.subscribe([Subject("node.one"), Subject("all")])
+        await two.backplane.subscribe([Subject("node.two"), Subject("all")])
+        await asyncio.to_thread(hurt.restart)
+        await one.until(lambda: len(one.interrupted_at) > 0)
+        await two.until(lambda: len(two.interrupted_at) > 0)
+        await one.says_until(lambda: bool(two.of("node.two")), "node.two")
+        await two.says_until(lambda: bool(one.of("node.one")), "node.one")
+        late = await start()
+        await late.says_until(lambda: bool(one.of("all") and two.of("all")), "all")
+        await _subscribes(late, "topic.late")
+        await one.says_until(lambda: bool(late.of("topic.late")), "topic.late")
+
+    async def test_a_server_that_does_not_answer_is_given_up(self, start: Start, outage: Outage | None) -> None:
+        hurt = _given(outage)
+        one, two = await start(), await start()
+        await one.backplane.subscribe([Subject("node.one")])
+        await two.backplane.subscribe([Subject("node.two")])
+        await asyncio.to_thread(hurt.pause)
+        try:
+            with pytest.raises(BackplaneUnavailable):
+                await _again_and_again(lambda: one.backplane.publish([(Subject("node.two"), b"lost, perhaps")]))
+            with pytest.raises(BackplaneUnavailable):
+                await one.backplane.subscribe([Subject("topic.wanted")])
+        finally:
+            await asyncio.to_thread(hurt.resume)
+        await two.says_until(lambda: bool(one.of("topic.wanted")), "topic.wanted")
+        await one.says_until(lambda: bool(two.of("node.two")), "node.two")
+
+    async def test_a_cut_connection_is_an_interruption(self, start: Start, linked: Linked | None) -> None:
+        make_linked, link = _given(linked)
+        one, two = await start(make_linked), await start()
+        await one.backplane.subscribe([Subject("all"), Subject("node.one")])
+        for times in range(1, 4):
+            await asyncio.to_thread(link.cut)
+            await one.until(lambda times=times: len(one.interrupted_at) >= times)  # type: ignore[misc]
+            one.heard.clear()
+            await two.says_until(lambda: bool(one.of("node.one")), "node.one")
+        assert two.interrupted_at == []
+
+    async def test_it_comes_back_once_the_server_can_be_reached(self, start: Start, linked: Linked | None) -> None:
+        make_linked, link = _given(linked)
+        one, two = await start(make_linked), await start()
+        await one.backplane.subscribe([Subject("node.one")])
+        await asyncio.to_thread(link.refuse)
+        with pytest.raises(BackplaneUnavailable):
+            await _again_and_again(lambda: one.backplane.publish([(Subject("all"), b"x")]))
+        with pytest.raises(BackplaneUnavailable):
+            await one.backplane.subscribe([Subject("topic.wanted")])
+        await one.backplane.unsubscribe([Subject("node.one")])
+        await asyncio.to_thread(link.heal)
+        await one.until(lambda: len(one.interrupted_at) == 1)
+        await two.says_until(lambda: bool(one.of("topic.wanted")), "topic.wanted")
+        await two.backplane.publish([(Subject("node.one"), b"no"), (Subject("topic.wanted"), b"the end")])
+        await one.until(lambda: b"the end" in one.of("topic.wanted"))
+        assert one.of("node.one") == []
+
+    async def test_a_connection_that_swallows_everything_is_given_up(self, start: Start, linked: Linked | None) -> None:
+        make_linked, link = _given(linked)
+        one, two = await start(make_linked), await start()
+        await one.backplane.subscribe([Subject("node.one")])
+        await asyncio.to_thread(link.blackhole)
+        with pytest.raises(BackplaneUnavailable):
+            await _again_and_again(lambda: one.backplane.publish([(Subject("all"), b"x")]))
+        # What is reset now may be a connection that was given up already, or one that waits for its first answer.
+        await asyncio.to_thread(link.cut)
+        await asyncio.to_thread(link.heal)
+        await one.until(lambda: len(one.interrupted_at) > 0)
+        await two.says_until(lambda: bool(one.heard), "node.one")
+
+    async def test_a_slow_connection_keeps_the_order(self, start: Start, linked: Linked | None) -> None:
+        make_linked, link = _given(linked)
+        one, two = await start(make_linked), await start()
+        await one.backplane.subscribe([Subject("all")])
+        await asyncio.to_thread(link.delay, 0.02)
+        for n in range(40):
+            await two.backplane.publish([(Subject("all"), b"%d" % n)])
+        await one.until(lambda: len(one.heard) == 40)
+        assert one.of("all") == [b"%d" % n for n in range(40)]
+        assert one.interrupted_at == []
+
+
+T = TypeVar("T")
+
+
+def _given(what: T | None) -> T:
+    if what is None:
+        pytest.skip("the kit was given nothing to do this with")
+    return what
+
+
+async def _again_and_again(call: Callable[[], Awaitable[None]]) -> None:
+    async with asyncio.timeout(_SECONDS):
+        while True:
+            await call()
+            await asyncio.sleep(0.05)
+
+
+async def _subscribes(peer: Peer, *names: str) -> None:
+    subjects: Sequence[Subject] = [Subject(name) for name in names]
+    async with asyncio.timeout(_SECONDS):
+        while True:
+            try:
+                return await peer.backplane.subscribe(subjects)
+            except BackplaneUnavailable:
                 await asyncio.sleep(0.05)
 
-        async with asyncio.timeout(_SECONDS):
-            await say_until_heard()
+
+def _check_holes(peer: Peer) -> None:
+    """Where numbers are missing among what was heard, an interruption was told between its neighbours."""
+    numbers = [int(payload) for _, payload in peer.heard]
+    assert numbers == sorted(set(numbers))
+    holes = [at for at in range(1, len(numbers)) if numbers[at] != numbers[at - 1] + 1]
+    assert set(holes) <= set(peer.interrupted_at)
+
+
+def _sockets() -> int:
+    """How many sockets this process has open; 0 where that cannot be seen."""
+    found = 0
+    with suppress(OSError):
+        for file in Path("/proc/self/fd").iterdir():
+            with suppress(OSError):
+                found += os.readlink(file).startswith("socket:")
+    return found
