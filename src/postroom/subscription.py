@@ -1,6 +1,6 @@
 """One subscription: what of it hub and mailbox need, how its frames are encoded, and what it has in flight."""
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable
 from typing import Protocol
 
 from postroom.delivery.tail import Tail
@@ -90,31 +90,28 @@ class Subscription:
         *,
         redelivered: bool = False,
         skipped: int = 0,
-        extra: Mapping[str, str] = {},
+        recovered: bool | None = None,
     ) -> bytes:
         """The MESSAGE frame of a stored message: `offset`, `epoch` and `previous` tell its place in the log.
 
-        `redelivered` means that it may have been seen; `skipped` counts what was dropped before it.
+        `redelivered` means that it may have been seen; `skipped` counts what was dropped before it; `recovered`
+        tells, once, whether a topic's history goes on where the client had stopped.
         """
         message, position = stored.message, stored.position
-        headers = {
-            **message.headers,
-            "epoch": str(position.epoch),
-            "offset": str(position.offset),
-            "previous": str(stored.previous),
-        }
+        epoch, offset = position.epoch, position.offset
+        more = f"\nepoch:{epoch}\noffset:{offset}\nprevious:{stored.previous}"
         if redelivered:
-            headers["redelivered"] = "true"
+            more += "\nredelivered:true"
         if skipped:
-            headers["skipped"] = str(skipped)
-        if extra:
-            headers.update(extra)
+            more += f"\nskipped:{skipped}"
+        if recovered is not None:
+            more += f"\nrecovered:{'true' if recovered else 'false'}"
         start = self._start
         if message.destination.name is not self._started_for and self._own is None:
             start = self._start_again(message.destination.name)
-        message_id = f"{position.epoch}-{position.offset}"
+        message_id = f"{epoch}-{offset}"
         ack = None if self.ack == "auto" else f"{message_id}@{self.id}"
-        return self._framing(encode_message(self._version, start, message_id, headers, message.body, ack))
+        return self._framing(encode_message(self._version, start, message_id, message.headers, message.body, ack, more))
 
     def _start_again(self, destination: str) -> str:
         if destination != self._started_for:
@@ -188,12 +185,10 @@ class Follower:
 
     def send(self, stored: StoredMessage, *, redelivered: bool = False, skipped: int = 0) -> None:
         """Put the MESSAGE frame into the outbox, and count it as in flight where a cursor waits for proof."""
-        extra: dict[str, str] = {}
-        if self.recovered is not None and not self._told:
-            self._told = True
-            extra["recovered"] = "true" if self.recovered else "false"
-        frame = self.subscription.encode_stored(stored, redelivered=redelivered, skipped=skipped, extra=extra)
-        self.subscription.put(frame)
+        recovered = None if self._told else self.recovered
+        self._told = self._told or recovered is not None
+        encode = self.subscription.encode_stored
+        self.subscription.put(encode(stored, redelivered=redelivered, skipped=skipped, recovered=recovered))
         if self.owner is not None:
             self.window.sent(stored)
 

@@ -287,14 +287,23 @@ def message_start(version: Version, subscription: str, destination: str) -> str:
 
 
 def encode_message(
-    version: Version, start: str, message_id: str, headers: Mapping[str, str], body: bytes, ack: str | None = None
+    version: Version,
+    start: str,
+    message_id: str,
+    headers: Mapping[str, str],
+    body: bytes,
+    ack: str | None = None,
+    more: str = "",
 ) -> bytes:
-    """A MESSAGE frame that begins with `start`; `ack` is for STOMP 1.2. `message_id` holds nothing to escape."""
+    """A MESSAGE frame that begins with `start`; `ack` is for STOMP 1.2. `message_id` holds nothing to escape.
+
+    `more` are further header lines, each behind a line feed, with nothing to escape either.
+    """
     lines = "\n".join([f"{name}:{value}" for name, value in headers.items()])
     if lines.count(":") != len(headers) or lines.count("\n") >= len(headers) or "\\" in lines or "\r" in lines:
         lines = "\n".join([f"{escape(name, version)}:{escape(value, version)}" for name, value in headers.items()])
     if ack is not None and version == "1.2":
         message_id = f"{message_id}\nack:{escape(ack, version)}"
     if lines:
-        return f"{start}{message_id}\n{lines}\ncontent-length:{len(body)}\n\n".encode() + body + _NUL
-    return f"{start}{message_id}\ncontent-length:{len(body)}\n\n".encode() + body + _NUL
+        return f"{start}{message_id}\n{lines}{more}\ncontent-length:{len(body)}\n\n".encode() + body + _NUL
+    return f"{start}{message_id}{more}\ncontent-length:{len(body)}\n\n".encode() + body + _NUL
