@@ -1,38 +1,13 @@
 """What clients written for Spring's broker expect of handlers and of users' destinations."""
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from tests.conftest import Start
 from tests.support.client import StompClient
 from tests.support.frames import Frame
 from tests.support.server import Server
 
 pytestmark = pytest.mark.e2e
-
-CONFIG = """
-[prefixes]
-app = ["/app", "/message"]
-[[channel]]
-code = "STAFF"
-destination = "/app/quotes/SECRET"
-subscribe = ["role:staff"]
-[[channel]]
-code = "ORDERS"
-destination = "/app/forward/boss"
-send = "nobody"
-"""
-
-
-@pytest.fixture(scope="module")
-def spring(tmp_path_factory: pytest.TempPathFactory, _start: Start) -> Iterator[Server]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(__file__).with_name("applications")))
-        server = _start(tmp_path_factory.mktemp("spring"), CONFIG, application="shop:app")
-    yield server
-    server.close()
 
 
 async def connect(server: Server, login: str) -> StompClient:
