@@ -1,13 +1,16 @@
-"""Echo text and binary messages at `/`, through Postroom's WebSocket transport alone.
+"""Echo text and binary messages at `/`, through Postroom's WebSocket transports alone.
 
 python examples/ws_echo.py --port 9001
+python examples/ws_echo.py --port 9001 --asgi
 """
 
 import argparse
+from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
 
+from postroom.transport.asgi import AsgiTransport, Receive, Scope, Send, serve_websocket
 from postroom.transport.base import Endpoint, Handshake, Receiver, Transport
 from postroom.transport.deflate import Compression
 from postroom.transport.front import FrontLimits, front
@@ -19,7 +22,7 @@ MAX_BYTES = 64 * 1024 * 1024
 class Echo:
     """Sends back what it gets; a client that does not read its echoes is not read from."""
 
-    def __init__(self, pipe: NativeTransport) -> None:
+    def __init__(self, pipe: NativeTransport | AsgiTransport) -> None:
         self._pipe = pipe
 
     def receive(self, data: bytes) -> None:
@@ -41,8 +44,35 @@ class Echo:
 
 def accept(handshake: Handshake, pipe: Transport) -> Receiver:
     """A new connection."""
-    assert isinstance(pipe, NativeTransport)
+    assert isinstance(pipe, NativeTransport | AsgiTransport)
     return Echo(pipe)
+
+
+ENDPOINT = Endpoint(accept=accept, check=lambda handshake: None)
+
+
+def native(*, compress: bool) -> dict[str, Any]:
+    """How uvicorn serves `/` through the native transport."""
+    limits = FrontLimits(max_message_bytes=MAX_BYTES, compression=Compression() if compress else None)
+    return {"app": Starlette(), "http": front(lambda path: ENDPOINT if path == "/" else None, limits)}
+
+
+def asgi(*, compress: bool) -> dict[str, Any]:
+    """How uvicorn serves every path through its own WebSockets."""
+    return {
+        "app": asgi_app,
+        "ws": "websockets-sansio",
+        "ws_max_size": MAX_BYTES,
+        "ws_per_message_deflate": compress,
+    }
+
+
+async def asgi_app(scope: Scope, receive: Receive, send: Send) -> None:
+    """WebSockets at every path, and nothing else."""
+    if scope["type"] == "websocket":
+        await serve_websocket(scope, receive, send, ENDPOINT, path=scope["path"], max_bytes=MAX_BYTES)
+    else:
+        await Starlette()(scope, receive, send)
 
 
 def main() -> None:
@@ -50,18 +80,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=9001)
-    parser.add_argument("--compress", action="store_true", help="agree to permessage-deflate")
+    parser.add_argument("--asgi", action="store_true", help="through the server's own WebSockets")
+    parser.add_argument(
+        "--compress",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="agree to permessage-deflate where the client offers it",
+    )
     options = parser.parse_args()
-    endpoint = Endpoint(accept=accept, check=lambda handshake: None)
-    limits = FrontLimits(max_message_bytes=MAX_BYTES, compression=Compression() if options.compress else None)
-    http = front(lambda path: endpoint if path == "/" else None, limits)
+    form = asgi if options.asgi else native
     config = uvicorn.Config(
-        Starlette(),
         host=options.host,
         port=options.port,
-        http=http,  # type: ignore[arg-type]
         lifespan="off",
         log_level="warning",
+        **form(compress=options.compress),
     )
     uvicorn.Server(config).run()
 

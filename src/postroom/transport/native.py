@@ -133,6 +133,9 @@ class NativeTransport(WSListener):
         self._state = State.CLOSED
         if self._timer is not None:
             self._timer.cancel()
+        self._tell_lost()
+
+    def _tell_lost(self) -> None:
         receiver, self._receiver = self._receiver, None
         if receiver is not None:
             receiver.lost(self._code, self._reason)
@@ -235,11 +238,7 @@ class NativeTransport(WSListener):
         if self._state is State.OPEN:
             self.close(code, reason)
             self._state = State.CLOSED
-            if self._pipe.can_write_eof():
-                # The CLOSE is read before the end, which an immediate close could turn into a reset.
-                self._pipe.write_eof()
-            else:
-                self._pipe.close()
+            self._end_writing()
 
     def abort(self) -> None:
         """End at once."""
@@ -273,8 +272,25 @@ class NativeTransport(WSListener):
         return self._pipe.get_write_buffer_size()
 
     def _end(self) -> None:
+        """Both have said CLOSE."""
         self._state = State.CLOSED
-        self._pipe.close()
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_CLOSE_SECONDS, self._pipe.abort)
+        if self._held is not None:
+            self._held = None
+            self._pipe.resume_reading()  # or the peer's end would not be seen
+        self._end_writing()
+        self._tell_lost()
+
+    def _end_writing(self) -> None:
+        """The peer ends the pipe once it has read all (RFC 6455, section 7.1.1), or the timer does.
+
+        To close at once would reset a pipe on which more has come, and the peer might not read our CLOSE.
+        """
+        if self._pipe.can_write_eof():
+            self._pipe.write_eof()
+        else:
+            self._pipe.close()
 
 
 class _UnixSocket:

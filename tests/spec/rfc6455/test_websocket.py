@@ -133,10 +133,15 @@ CASES: dict[str, tuple[bytes, list[Frame]]] = {
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
+    yield from echo()
+
+
+def echo(*options: str) -> Iterator[int]:
+    """The port of an echo server."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         number = int(free.getsockname()[1])
-    server = subprocess.Popen([sys.executable, str(ECHO), "--port", str(number)])
+    server = subprocess.Popen([sys.executable, str(ECHO), "--port", str(number), *options])
     try:
         until = time.monotonic() + DEADLINE
         while time.monotonic() < until:
@@ -186,9 +191,9 @@ async def test_what_is_sent_is_answered(port: int, case: str) -> None:
     assert await converse(port, sent) == answer
 
 
-async def test_bytes_may_come_one_by_one(port: int) -> None:
-    sent = frame(TEXT, b"hello") + frame(BINARY, b"\xfe") + BYE
-    answer = [(TEXT, b"hello"), (BINARY, b"\xfe"), END]
+@pytest.mark.parametrize("case", [case for case, (sent, _) in CASES.items() if len(sent) < 1000])
+async def test_bytes_may_come_one_by_one(port: int, case: str) -> None:
+    sent, answer = CASES[case]
     assert await converse(port, b"", *(sent[at : at + 1] for at in range(len(sent)))) == answer
 
 
@@ -197,6 +202,73 @@ async def test_large_messages_in_many_pieces_take_linear_time(port: int) -> None
     sent = frame(BINARY, large) + BYE
     answer = await converse(port, b"", *(sent[at : at + 997] for at in range(0, len(sent), 997)))
     assert answer == [(BINARY, large), END]
+
+
+LARGEST = 1 << 24
+BYTE_BY_BYTE = LARGEST if os.environ.get("POSTROOM_TEST_LONG") else 1 << 18
+"""How large a message comes byte by byte; 16 MiB take a minute."""
+
+
+def in_fragments(opcode: int, payload: bytes, size: int) -> bytes:
+    """One message in fragments of `size` bytes, masked with zeros, which change nothing."""
+    head = frame(0, bytes(size), fin=False)[: -size - 4] + bytes(4)
+    starts = range(0, len(payload), size)
+    middle = b"".join([head + payload[at : at + size] for at in starts[1:-1]])
+    return frame(opcode, payload[:size], fin=False) + middle + frame(0, payload[starts[-1] :])
+
+
+@pytest.mark.timeout(120)
+async def test_messages_of_16_mib_are_echoed(port: int) -> None:
+    large, text = os.urandom(LARGEST), ("é€😀x" * (LARGEST // 10)).encode()
+    key = bytes(4)
+
+    def whole(opcode: int, payload: bytes) -> bytes:
+        return bytes([0x80 | opcode, 0xFF]) + struct.pack(">Q", len(payload)) + key + payload
+
+    assert await converse(port, b"", whole(BINARY, large), BYE) == [(BINARY, large), END]
+    assert await converse(port, b"", whole(TEXT, text), BYE) == [(TEXT, text), END]
+    for size in (64, 4096, 65_536, LARGEST // 2):
+        assert await converse(port, b"", in_fragments(BINARY, large, size), BYE) == [(BINARY, large), END]
+        assert await converse(port, b"", in_fragments(TEXT, text, size), BYE) == [(TEXT, text), END]
+
+
+@pytest.mark.timeout(300)
+async def test_a_large_message_in_fragments_of_one_byte(port: int) -> None:
+    text = ("é€😀x" * (BYTE_BY_BYTE // 10)).encode()
+    assert await converse(port, b"", in_fragments(TEXT, text, 1), BYE) == [(TEXT, text), END]
+
+
+@pytest.mark.timeout(300)
+async def test_a_large_message_in_segments_of_one_byte(port: int) -> None:
+    sent = frame(BINARY, bytes(BYTE_BY_BYTE))
+
+    def trickle(pipe: socket.socket) -> None:
+        for at in range(len(sent)):
+            pipe.send(sent[at : at + 1])
+
+    with socket.create_connection(("127.0.0.1", port)) as pipe:
+        pipe.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        pipe.sendall(HEAD)
+        await asyncio.to_thread(trickle, pipe)
+        reader, writer = await asyncio.open_connection(sock=pipe.dup())
+        await reader.readuntil(b"\r\n\r\n")
+        assert await asyncio.wait_for(read_frame(reader), DEADLINE) == (BINARY, bytes(BYTE_BY_BYTE))
+        writer.close()
+
+
+async def test_many_pings_in_one_segment_are_all_answered_in_order(port: int) -> None:
+    pings = b"".join(frame(PING, str(number).encode()) for number in range(100))
+    assert await converse(port, pings + BYE) == [*((PONG, str(number).encode()) for number in range(100)), END]
+
+
+async def test_a_large_echo_is_complete_before_the_close(port: int) -> None:
+    """The close, and a ping behind it, come while the echo is still being written."""
+    large = b"*" * (1 << 18)
+    assert await converse(port, frame(TEXT, large) + BYE + frame(PING, b"late")) == [(TEXT, large), END]
+
+
+async def test_an_unfinished_message_ends_with_the_close(port: int) -> None:
+    assert await converse(port, frame(TEXT, b"half", fin=False) + BYE + frame(0, b"more")) == [END]
 
 
 async def ask(port: int, head: bytes) -> bytes:

@@ -88,7 +88,7 @@ def port() -> Iterator[int]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         number = int(probe.getsockname()[1])
-    server = subprocess.Popen([sys.executable, str(ECHO), "--port", str(number), "--compress"])
+    server = subprocess.Popen([sys.executable, str(ECHO), "--port", str(number)])
     end = time.monotonic() + 2 * DEADLINE
     while time.monotonic() < end:
         try:
@@ -162,6 +162,40 @@ async def test_another_library_understands_us(port: int, bits: int | None) -> No
         for message in (LONG.decode(), "short", b"\x00\xff" * 100_000, os.urandom(70_000), "κόσμε" * 9000):
             await pipe.send(message)
             assert await pipe.recv() == message
+
+
+OFFERS = (
+    "permessage-deflate",
+    "permessage-deflate; client_no_context_takeover",
+    "permessage-deflate; server_no_context_takeover; client_max_window_bits",
+    "permessage-deflate; server_max_window_bits=9; client_max_window_bits=15",
+    "permessage-deflate; server_max_window_bits=15",
+    "permessage-deflate; server_no_context_takeover; server_max_window_bits=9",
+    "permessage-deflate; server_no_context_takeover; server_max_window_bits=15",
+    "permessage-deflate; server_max_window_bits=9; client_max_window_bits, permessage-deflate; bogus=1, a",
+    "x-unknown; a=1, permessage-deflate; server_max_window_bits=8, permessage-deflate",
+)
+
+
+@pytest.mark.parametrize("offer", OFFERS)
+async def test_many_messages_of_all_sizes_come_back(port: int, offer: str) -> None:
+    """Whole and in fragments, one after the other, with whatever window the answer allows."""
+    async with asyncio.timeout(3 * DEADLINE):
+        answer, reader, writer = await upgrade(port, offer)
+        granted = {part.strip() for part in answer.lower().partition("extensions:")[2].partition("\r")[0].split(";")}
+        assert granted >= {"permessage-deflate", "server_no_context_takeover", "client_no_context_takeover"}
+        bits = next((int(part[-2:].strip("=")) for part in granted if part.startswith("client_max_window_bits=")), 15)
+        try:
+            for size in (0, 1, 16, 64, 256, 1024, 4096, 8192, 16_384, 32_768, 65_536, 131_072):
+                for body in (LONG * (size // len(LONG)) + LONG[: size % len(LONG)], os.urandom(size)):
+                    small, opcode = squeeze(body, bits), TEXT if body[:1].isalpha() and body.isascii() else BINARY
+                    half = len(small) // 2
+                    writer.write(frame(opcode, small, rsv=4))
+                    writer.write(frame(opcode, small[:half], fin=False, rsv=4) + frame(0, small[half:]))
+                    for _ in range(2):
+                        assert (await read_frame(reader))[::2] == (opcode, body)
+        finally:
+            writer.transport.abort()
 
 
 async def test_a_server_compresses_only_if_it_is_told_to(tmp_path: Path) -> None:
