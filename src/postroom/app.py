@@ -11,7 +11,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 import uvicorn
@@ -27,7 +27,9 @@ from postroom.config import Settings, check_authentication, settings_from
 from postroom.errors import ConfigurationError
 from postroom.handlers import Handler, Handlers
 from postroom.hosting import Host
-from postroom.listeners import BACKLOG, bind, check_unix_socket, stomp_listener, tls_context
+from postroom.http.health import status_of
+from postroom.http.siblings import Siblings
+from postroom.listeners import BACKLOG, Doors, open_doors, stomp_listener, tls_context
 from postroom.logs import join_host, without_passwords
 from postroom.node import Node, backplane_url
 from postroom.site import Routes, Site
@@ -139,14 +141,23 @@ def load(name: str) -> Postroom:
     return found
 
 
+class Place(NamedTuple):
+    """What a worker is given by who started it: open sockets, who its siblings are, and whom to tell that it serves."""
+
+    doors: Doors
+    siblings: Siblings
+    serving: Callable[[], None]
+
+
 def serve(
     settings: Settings,
     app: Postroom | None = None,
     *,
     authentication: Authentication | None = None,
     routes: Routes | None = None,
+    place: Place | None = None,
 ) -> None:
-    """Run a node until SIGTERM or SIGINT, then drain it. Blocks.
+    """Run a node until SIGTERM or SIGINT, then drain it; in its `place`, where it is one of several workers. Blocks.
 
     Raises ConfigurationError, StoreUnavailable, or OSError where the port cannot be had.
     """
@@ -159,7 +170,7 @@ def serve(
     gc.set_threshold(20_000, 20, 100)
     loop_factory = _loop_factory()
     with asyncio.Runner(loop_factory=loop_factory) as runner:
-        runner.run(_serve(settings, app, authentication, routes))
+        runner.run(_serve(settings, app, authentication, routes, place))
 
 
 def _raise_file_limit() -> None:
@@ -174,21 +185,26 @@ def _raise_file_limit() -> None:
 
 
 async def _serve(
-    settings: Settings, app: Postroom, authentication: Authentication | None, routes: Routes | None
+    settings: Settings,
+    app: Postroom,
+    authentication: Authentication | None,
+    routes: Routes | None,
+    place: Place | None,
 ) -> None:
     settings, who = _completed(settings, app, authentication)
     async with Node(settings, who, handlers=app.handlers) as node:
-        config = _uvicorn_config(settings, Site(settings, node, routes))
-        sockets = None if settings.unix_socket is not None else [bind(settings.host, settings.port)]
+        config = _uvicorn_config(settings, Site(settings, node, routes, place.siblings if place is not None else None))
+        doors = place.doors if place is not None else open_doors(settings)
         _log.info(
             "serving",
-            url=_url(settings, sockets),
+            url=_url(settings, doors.web),
             stomp=settings.endpoints.stomp,
             sockjs=settings.endpoints.sockjs,
             store=without_passwords(settings.store),
         )
-        async with stomp_listener(settings, node):
-            await _Server(config, node).serve(sockets=sockets)
+        async with _known_to(place, node), stomp_listener(settings, node, doors.stomp) as others:
+            serving = place.serving if place is not None else _nobody_waits
+            await _Server(config, node, others, serving).serve(sockets=[doors.web])
 
 
 def _completed(
@@ -203,11 +219,21 @@ def _completed(
     return settings, authentication_of(settings)
 
 
-def _url(settings: Settings, sockets: Sequence[socket.socket] | None) -> str:
-    if sockets is None:
+def _known_to(place: Place | None, node: Node) -> AbstractAsyncContextManager[None]:
+    if place is None:
+        return contextlib.nullcontext()
+    return place.siblings.answering(lambda: status_of(node.metrics, node.gauges, node.reasons_not_ready))
+
+
+def _nobody_waits() -> None:
+    """Whoever started this process looks for its port."""
+
+
+def _url(settings: Settings, door: socket.socket) -> str:
+    if settings.unix_socket is not None:
         return f"unix:{settings.unix_socket}"
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return f"http{'s' if settings.tls is not None else ''}://{host}:{sockets[0].getsockname()[1]}"
+    return f"http{'s' if settings.tls is not None else ''}://{host}:{door.getsockname()[1]}"
 
 
 def authentication_of(settings: Settings) -> Authentication:
@@ -261,8 +287,6 @@ def _uvicorn_config(settings: Settings, site: Site) -> uvicorn.Config:
     tls = settings.tls
     if tls is not None:
         tls_context(tls)  # what is wrong with it is told in one line
-    if settings.unix_socket is not None:
-        check_unix_socket(settings.unix_socket)
     return uvicorn.Config(
         site.web,
         http=http,  # type: ignore[arg-type]
@@ -273,7 +297,6 @@ def _uvicorn_config(settings: Settings, site: Site) -> uvicorn.Config:
         proxy_headers=False,  # WebSockets see the proxy's address too: authentication must not depend on the transport
         timeout_graceful_shutdown=5,
         backlog=BACKLOG,
-        uds=settings.unix_socket,
         ssl_certfile=tls.certificate if tls is not None else None,
         ssl_keyfile=tls.key if tls is not None else None,
     )
@@ -287,11 +310,25 @@ def _compression(settings: Settings) -> Compression | None:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, but it drains the node before it stops, and leaves the process's end to the caller."""
+    """uvicorn, but it drains the node before it stops, and leaves the process's end to the caller.
 
-    def __init__(self, config: uvicorn.Config, node: Node) -> None:
+    `serving` is called once it listens; `others` are closed with its own listeners.
+    """
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        node: Node,
+        others: Sequence[asyncio.AbstractServer],
+        serving: Callable[[], None],
+    ) -> None:
         super().__init__(config)
-        self._node = node
+        self._node, self._others, self._serving = node, others, serving
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and say so."""
+        await super().startup(sockets)
+        self._serving()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -305,7 +342,7 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Let nobody new in, move the clients away, then stop."""
-        for server in self.servers:
+        for server in (*self.servers, *self._others):
             server.close()
         await self._node.drain()
         await super().shutdown(sockets)

@@ -92,24 +92,26 @@ def _server_options(command: _F) -> _F:
     return command
 
 
-def _settings(config: Path | None, base: Settings | None = None, **overrides: Any) -> Settings:
-    named = config if config is not None else _path(os.environ.get("POSTROOM_CONFIG"))
-    settings = load(named, os.environ, overrides, base=base)
-    logs.configure(settings.log.level, settings.log.format)
+def _settings(config: Path | None, base: Settings | None = None, *, worker: str = "", **overrides: Any) -> Settings:
+    settings = load(_named(config), os.environ, overrides, base=base)
+    logs.configure(settings.log.level, settings.log.format, worker=worker)
     return settings
 
 
-def _path(text: str | None) -> Path | None:
-    return Path(text) if text else None
+def _named(config: Path | None) -> Path | None:
+    named = os.environ.get("POSTROOM_CONFIG")
+    return Path(named) if config is None and named else config
 
 
 @main.command()
 @click.argument("application", metavar="[APP]", required=False)
 @_server_options
+@click.option("--workers", type=click.IntRange(1, 64), help="So many processes that share the port (1).")
 @click.option("--dev", is_flag=True, default=None, help="Development only: clients say who they are, no password.")
-def serve(application: str | None, config: Path | None, **overrides: Any) -> None:
-    """Run a node. APP is an application of yours: module:attribute."""
-    from postroom import app
+@click.pass_context
+def serve(context: click.Context, /, application: str | None, config: Path | None, **overrides: Any) -> None:
+    """Run a node, or several that share the port. APP is an application of yours: module:attribute."""
+    from postroom import app, workers
 
     named = app.load(application) if application is not None else app.Postroom()
     settings = _settings(config, named.settings, **overrides)
@@ -117,7 +119,25 @@ def serve(application: str | None, config: Path | None, **overrides: Any) -> Non
         check_authentication(settings)
     if settings.dev:
         _log.warning(app.DEVELOPMENT)
+    if workers.needed(settings):
+        context.exit(workers.run(settings, application, _named(config), overrides))
+    if (folder := workers.left_behind(settings)) is not None:
+        _log.warning("messages of several workers are not served: --store embedded: does", folder=str(folder))
     app.serve(settings, named)
+
+
+@main.command("worker", hidden=True)
+@click.argument("name")
+def worker(name: str) -> None:
+    """Run the worker NAME, which `serve` started; standard input has its settings."""
+    from postroom import app, workers
+
+    errand = workers.read()
+    place = errand.place()
+    named = app.load(errand.application) if errand.application is not None else app.Postroom()
+    overrides = {**errand.overrides, "node_id": name}
+    settings = _settings(errand.config_file, named.settings, worker=name, **overrides)
+    app.serve(settings, named, place=place)
 
 
 @main.command()
@@ -132,7 +152,7 @@ def demo(config: Path | None, nodes: int, **overrides: Any) -> None:
     """Run the chat page, for a first look, on one node or several. No password is asked."""
     from postroom import demo as chat
 
-    settings = _settings(config, **overrides)
+    settings = _settings(config, **overrides, workers=1)
     _log.warning("DEMO: users log in by name alone; never serve this to a network")
     if nodes == 1:
         chat.run(settings)
@@ -152,17 +172,21 @@ def demo_node() -> None:
 @click.option("--config", type=click.Path(path_type=Path), help="The settings' file (postroom.toml, if there is one).")
 def check_config(config: Path | None) -> None:
     """Say whether the settings are right, and what they come to. Keys are read; the store is not opened."""
+    from postroom import workers
     from postroom.app import authentication_of
     from postroom.channel import ChannelRegistry
     from postroom.store import open_store
 
-    settings = load(config if config is not None else _path(os.environ.get("POSTROOM_CONFIG")), os.environ, {})
+    settings = load(_named(config), os.environ, {})
     check_authentication(settings)
     authentication_of(settings)
-    open_store(settings.store)
-    click.echo(
-        f"ok: {settings.node_id} on {settings.host}:{settings.port}, store {logs.without_passwords(settings.store)}"
-    )
+    if workers.needed(settings):
+        workers.check(settings)
+    else:
+        open_store(settings.store)
+    several = f", {settings.workers} workers" if settings.workers > 1 else ""
+    store = logs.without_passwords(settings.store)
+    click.echo(f"ok: {settings.node_id}{several} on {settings.host}:{settings.port}, store {store}")
     for channel in ChannelRegistry(settings.channels).channels:
         kept = "durable" if channel.durable else "transient"
         click.echo(f"  {channel.code:12} {kept:10} {channel.destination}  {channel.description}")

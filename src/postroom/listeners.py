@@ -5,9 +5,10 @@ import contextlib
 import socket
 import ssl
 import sys
-from collections.abc import AsyncIterator
+from asyncio import AbstractServer
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 
@@ -20,6 +21,29 @@ from postroom.transport.tcp import tcp_listener
 _log = structlog.get_logger("postroom.listeners")
 
 BACKLOG: Final = 4096
+
+
+class Doors(NamedTuple):
+    """Bound sockets: that of HTTP and WebSockets, and that of STOMP over TCP, where it is served."""
+
+    web: socket.socket
+    stomp: socket.socket | None
+
+    def close(self) -> None:
+        """Close both in this process."""
+        for each in self:
+            if each is not None:
+                each.close()
+
+
+def open_doors(settings: Settings) -> Doors:
+    """Bind what `settings` name. Raises OSError with a sentence for the operator."""
+    web = bind(settings.host, settings.port) if settings.unix_socket is None else bind_unix(settings.unix_socket)
+    try:
+        return Doors(web, bind(settings.host, settings.stomp_port) if settings.stomp_port is not None else None)
+    except BaseException:
+        web.close()
+        raise
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -37,8 +61,21 @@ def bind(host: str, port: int) -> socket.socket:
     return bound
 
 
-def check_unix_socket(path: str) -> None:
-    """Raise OSError where a Unix socket cannot be made at `path`; one that a dead server left is removed."""
+def bind_unix(path: str) -> socket.socket:
+    """A socket bound to `path`, to which everybody may connect. Raises OSError with a sentence for the operator."""
+    _make_way(path)
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        bound.bind(path)
+        Path(path).chmod(0o666)
+    except OSError as error:
+        bound.close()
+        raise OSError(f"cannot listen on {path}: {error.strerror or error}") from error
+    return bound
+
+
+def _make_way(path: str) -> None:
+    # One that a dead server left is removed.
     file = Path(path)
     if sys.platform == "win32":
         raise ConfigurationError("unix-socket: this system has none that asyncio can serve")
@@ -72,21 +109,26 @@ def tls_context(tls: Tls) -> ssl.SSLContext:
 
 
 @contextlib.asynccontextmanager
-async def stomp_listener(settings: Settings, node: Node) -> AsyncIterator[None]:
-    """While it is open, STOMP is spoken over TCP on `stomp-port`, with TLS where the settings have it."""
-    if settings.stomp_port is None:
-        yield
+async def stomp_listener(
+    settings: Settings, node: Node, door: socket.socket | None
+) -> AsyncIterator[Sequence[AbstractServer]]:
+    """While it is open, STOMP is spoken over TCP at `door`, with TLS where the settings have it.
+
+    Yields what to close for nobody new to come in.
+    """
+    if door is None:
+        yield ()
         return
     server = await asyncio.get_running_loop().create_server(
         tcp_listener(node.endpoint(), _refusal),
-        sock=bind(settings.host, settings.stomp_port),
+        sock=door,
         ssl=tls_context(settings.tls) if settings.tls is not None else None,
         backlog=BACKLOG,
     )
     name, port = server.sockets[0].getsockname()[:2]
     _log.info("serving STOMP over TCP", address=f"{name}:{port}", tls=settings.tls is not None)
     try:
-        yield
+        yield (server,)
     finally:
         server.close()
 

@@ -15,9 +15,17 @@ def without_passwords(url: str) -> str:
     return _SECRETS.sub(lambda found: f"{found[1] or found[2]}***", url)
 
 
-def configure(level: str, format: Literal["text", "json"]) -> None:
-    """Send all logs to standard error, from `level` up. Control characters in values are escaped."""
+def configure(level: str, format: Literal["text", "json"], *, worker: str = "") -> None:
+    """Send all logs to standard error, from `level` up, with the name of the `worker` where there are several.
+
+    Control characters in values are escaped.
+    """
+
+    def named(logger: object, method: str, event: Any) -> Any:
+        return event | {"worker": worker} if worker else event
+
     shared: list[Any] = [
+        named,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),

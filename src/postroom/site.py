@@ -8,6 +8,7 @@ from starlette.routing import BaseRoute
 
 from postroom.config import Settings
 from postroom.http.health import health_routes
+from postroom.http.siblings import Siblings
 from postroom.node import Node
 from postroom.sockjs import Options, SockJS
 from postroom.transport.asgi import Receive, Scope, Send, route_path, serve_websocket
@@ -26,14 +27,16 @@ class Site:
     Its paths are those below a mount; where it is mounted, the scope's `root_path` says.
     """
 
-    def __init__(self, settings: Settings, node: Node, routes: Routes | None = None) -> None:
+    def __init__(
+        self, settings: Settings, node: Node, routes: Routes | None = None, siblings: Siblings | None = None
+    ) -> None:
         limits = settings.limits
         # A message of the largest body with a full head, and what SockJS makes of it when every byte is escaped.
         self.max_message_bytes = _ESCAPED * (limits.max_message_bytes + 8 * limits.max_header_bytes)
         self.node = node
         web = Starlette(
             routes=[
-                *health_routes(node.metrics, node.gauges, node.reasons_not_ready),
+                *health_routes(node.metrics, node.gauges, node.reasons_not_ready, siblings),
                 *(routes(node) if routes is not None else ()),
             ]
         )

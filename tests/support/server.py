@@ -83,7 +83,7 @@ class Server:
         command = [sys.executable, "-m", "postroom", "serve"]
         if self._application:
             command.append(self._application)
-        command += ["--dev", "--host", "127.0.0.1", "--port", str(self.port), "--store", self._store, *self._options]
+        command += ["--dev", "--host", "127.0.0.1", "--port", str(self.port), *self._storing(), *self._options]
         if self._config:
             command += ["--config", str(self._written_config())]
         return command
@@ -97,6 +97,9 @@ class Server:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("POSTROOM_")}
         environment["PYTHONPATH"] = os.pathsep.join([str(self.folder), environment.get("PYTHONPATH", "")])
         return environment
+
+    def _storing(self) -> Sequence[str]:
+        return ["--store", self._store]
 
     def wait_until_healthy(self) -> None:
         """Return once it answers."""

@@ -2,6 +2,7 @@
 
 from postroom.config.loading import check_authentication, load, settings_from
 from postroom.config.settings import (
+    EMBEDDED,
     Auth,
     CookieAuth,
     Delivery,
@@ -16,6 +17,7 @@ from postroom.config.settings import (
 )
 
 __all__ = [
+    "EMBEDDED",
     "Auth",
     "CookieAuth",
     "Delivery",

@@ -11,7 +11,7 @@ import msgspec
 
 from postroom.config.channels import channels_of
 from postroom.config.lines import Lines
-from postroom.config.settings import Settings
+from postroom.config.settings import EMBEDDED, Settings
 from postroom.config.units import units
 from postroom.errors import ConfigurationError
 
@@ -28,7 +28,8 @@ def load(
     """The settings of a node. `overrides` (the command line) skips None.
 
     `path` None means `postroom.toml` where there is one. `base` takes the place of the defaults; its channels stay.
-    Raises ConfigurationError: one line, with the file's name and line where that is what is wrong.
+    Several workers have the embedded store unless one is named: see `postroom.workers`. Raises ConfigurationError:
+    one line, with the file's name and line where that is what is wrong.
     """
     lines, tree = _read(path)
     channels = channels_of(tree, lines)
@@ -39,6 +40,8 @@ def load(
     settings = _convert(tree, lines, variables)
     if base is not None:
         settings, channels = _over(base, settings, tree), (*base.channels, *channels)
+    if settings.workers > 1 and "store" not in tree and settings.store == Settings().store:
+        settings = msgspec.structs.replace(settings, store=EMBEDDED)
     _check(settings, lines, variables)
     return msgspec.structs.replace(settings, channels=channels)
 

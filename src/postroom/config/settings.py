@@ -1,6 +1,6 @@
 """The settings of a node: every key, its default and its unit."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct, field
 
@@ -13,6 +13,9 @@ Seconds = Annotated[float, Meta(ge=0, le=86_400)]
 Deadline = Annotated[float, Meta(gt=0, le=86_400)]
 Text = Annotated[str, Meta(min_length=1)]
 Port = Annotated[int, Meta(ge=0, le=65_535)]
+
+EMBEDDED: Final = "embedded:"
+"""The store of several workers where none is named: a Valkey that `postroom serve` starts for them."""
 
 
 class Endpoints(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
@@ -146,6 +149,7 @@ class Settings(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
     """Defaults < `postroom.toml` < `POSTROOM_*` < the command line."""
 
     node_id: Text = "node-1"
+    workers: Annotated[int, Meta(ge=1, le=64)] = 1
     host: Text = "127.0.0.1"
     port: Port = 8080
     unix_socket: Text | None = None

@@ -18,8 +18,8 @@ from postroom.config import CookieAuth, Settings
 from postroom.demo import cluster
 from postroom.demo.panes import PaneAuthenticator
 from postroom.demo.routes import ChatPage
-from postroom.demo.valkey import NoValkey
 from postroom.node import Node
+from postroom.processes.valkey import NoValkey
 from postroom.store import file_of
 
 CHAT: Final = Channel(

@@ -2,18 +2,14 @@
 
 import asyncio
 import contextlib
-import os
-import signal
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Final
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, Final
 
 import click
 
 from postroom.errors import PostroomError
+from postroom.processes.child import Child, how_it_ended, start
 
-_LEASH: Final = str(Path(__file__).with_name("leash.py"))
 _LAST_WORDS_SECONDS: Final = 1.0
 _TURN_SECONDS: Final = 0.05
 _LINE_BYTES: Final = 65_536
@@ -21,54 +17,6 @@ _LINE_BYTES: Final = 65_536
 
 class ChildDied(PostroomError):
     """A process ended that should have lived as long as the demo."""
-
-
-class Child:
-    """One process, in a session of its own: the terminal's Ctrl-C does not reach it, `end` does."""
-
-    def __init__(self, name: str, process: asyncio.subprocess.Process) -> None:
-        self.name = name
-        self.ending = False
-        self._process = process
-
-    @property
-    def pid(self) -> int:
-        """Its number."""
-        return self._process.pid
-
-    async def end(self, seconds: float) -> None:
-        """SIGTERM; after `seconds` SIGKILL. Returns once it has ended."""
-        self.ending = True
-        with contextlib.suppress(ProcessLookupError):
-            self._process.terminate()
-        try:
-            async with asyncio.timeout(seconds):
-                await self._process.wait()
-        except TimeoutError:
-            click.echo(f"{self.name} does not end within {seconds:g} s: it is killed", err=True)
-            self.kill()
-            await self._process.wait()
-
-    def kill(self) -> None:
-        """SIGKILL, to what it has started too."""
-        self.ending = True
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
-
-    async def attend(self, tasks: asyncio.TaskGroup, width: int) -> int:
-        """Show what it says until it ends; its exit code, negative for a signal."""
-        said = tasks.create_task(self._show(width))
-        code = await self._process.wait()
-        # Whoever else holds its standard error must not keep its end a secret.
-        await asyncio.wait({said}, timeout=_LAST_WORDS_SECONDS)
-        said.cancel()
-        return code
-
-    async def _show(self, width: int) -> None:
-        stream = self._process.stderr
-        assert stream is not None
-        async for line in _lines(stream):
-            click.echo(f"{self.name:{width}} | {line.decode(errors='replace')}", err=True)
 
 
 async def _lines(stream: asyncio.StreamReader) -> AsyncIterator[bytes]:
@@ -103,42 +51,32 @@ class Children:
         self.error = error
         self.stopping.set()
 
-    async def start(
-        self,
-        name: str,
-        command: Sequence[str],
-        *,
-        environment: Mapping[str, str] | None = None,
-        folder: Path | None = None,
-        told: str = "",
-        keeps: Sequence[int] = (),
-        at_parents_death: signal.Signals = signal.SIGTERM,
-    ) -> Child:
-        """Start `command` in `folder`, with `told` on its standard input and the open files `keeps`."""
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-I", "-S", _LEASH, str(os.getpid()), str(int(at_parents_death)), *command),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-            env=environment,
-            cwd=folder,
-            pass_fds=keeps,
-            start_new_session=True,
-        )
-        child = Child(name, process)
+    async def start(self, name: str, command: Sequence[str], **how: Any) -> Child:
+        """Start `command`; what it says is shown. See `postroom.processes.child.start`."""
+        child = await start(name, command, heard=True, **how)
         self._all.append(child)
         self._tasks.create_task(self._attend(child))
-        assert process.stdin is not None
-        process.stdin.write(told.encode())
-        process.stdin.close()
         return child
 
     async def _attend(self, child: Child) -> None:
-        code = await child.attend(self._tasks, self._width)
+        said = self._tasks.create_task(self._show(child))
+        code = await child.wait()
+        # Whoever else holds its standard error must not keep its end a secret.
+        await asyncio.wait({said}, timeout=_LAST_WORDS_SECONDS)
+        said.cancel()
         if not child.ending and not self.stopping.is_set():
-            how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-            self.fail(ChildDied(f"{child.name} {how}"))
+            self.fail(ChildDied(f"{child.name} {how_it_ended(code)}"))
             click.secho(f"\n{self.error}: the others are ended too\n", err=True, bold=True, fg="red")
+
+    async def _show(self, child: Child) -> None:
+        assert child.stderr is not None
+        async for line in _lines(child.stderr):
+            click.echo(f"{child.name:{self._width}} | {line.decode(errors='replace')}", err=True)
+
+    async def end(self, child: Child, seconds: float) -> None:
+        """SIGTERM; after `seconds` SIGKILL. Returns once it has ended."""
+        if not await child.end(seconds):
+            click.echo(f"{child.name} did not end within {seconds:g} s: it was killed", err=True)
 
     async def until(self, ready: Callable[[], Awaitable[bool]], *, seconds: float) -> bool:
         """Return once `ready`; False where the demo stops before, or `seconds` are over."""

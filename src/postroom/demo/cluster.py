@@ -1,11 +1,10 @@
 """Several nodes of the demo behind one port: a Valkey, the nodes, and nginx or a small front of Python's."""
 
 import asyncio
-import contextlib
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Generator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -15,12 +14,13 @@ from msgspec import structs
 
 from postroom.config import Settings
 from postroom.demo import nginx
-from postroom.demo.children import Child, ChildDied, Children
+from postroom.demo.children import ChildDied, Children
 from postroom.demo.front import Front
 from postroom.demo.places import answers, check_free, free_ports
-from postroom.demo.valkey import NoValkey, Valkey
 from postroom.errors import ConfigurationError
 from postroom.node import backplane_url
+from postroom.processes.child import Child
+from postroom.processes.valkey import NoValkey, Valkey, alone, private_folder
 
 FOLDER: Final = Path("postroom-data") / "demo"
 
@@ -38,11 +38,11 @@ def run(settings: Settings, nodes: int, secret: str, config: Path | None) -> Non
     if sys.platform == "win32":
         raise ConfigurationError("several nodes are for Linux and macOS: leave --nodes out")
     check_free(settings.host, settings.port)
-    valkey = None if _names_engines(settings) else Valkey(*free_ports(1))
-    if valkey is not None:
-        settings = structs.replace(settings, store=valkey.url)
-    demo = _Demo(settings, free_ports(nodes), _environment(settings, secret, config), valkey)
-    with _alone(FOLDER) as lock, asyncio.Runner() as runner:
+    with alone(FOLDER) as lock, private_folder() as sockets, asyncio.Runner() as runner:
+        valkey = None if _names_engines(settings) else Valkey(FOLDER, sockets)
+        if valkey is not None:
+            settings = structs.replace(settings, store=valkey.url)
+        demo = _Demo(settings, free_ports(nodes), _environment(settings, secret, config), valkey)
         runner.run(demo.run(lock))
 
 
@@ -70,20 +70,6 @@ def _environment(settings: Settings, secret: str, config: Path | None) -> Mappin
     if config is not None:
         told["POSTROOM_CONFIG"] = str(config)
     return {**os.environ, **told}
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Generator[int]:
-    """Hold the folder against another demo; two servers in one folder would ruin its data."""
-    import fcntl
-
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigurationError(f"another demo of several nodes runs in {folder.resolve()}") from None
-        yield file.fileno()
 
 
 class _Demo:
@@ -138,7 +124,7 @@ class _Demo:
         try:
             yield "nginx"
         finally:
-            await child.end(_END_SECONDS)
+            await children.end(child, _END_SECONDS)
 
     @asynccontextmanager
     async def _storing(self, children: Children, lock: int) -> AsyncIterator[None]:
@@ -147,13 +133,13 @@ class _Demo:
             yield
             return
         # It keeps the lock too: should this process be killed, nobody else begins before it has ended.
-        child = await children.start("valkey", valkey.command, folder=FOLDER, told=valkey.config, keeps=[lock])
+        child = await children.start("valkey", valkey.command, folder=valkey.folder, told=valkey.config, keeps=[lock])
         try:
             if not await children.until(valkey.ready, seconds=_START_SECONDS) and not children.asked:
                 children.fail(NoValkey(f"{children.error or 'Valkey does not answer'}; see {FOLDER / valkey.log}"))
             yield
         finally:
-            await child.end(_END_SECONDS)
+            await children.end(child, _END_SECONDS)
 
     @asynccontextmanager
     async def _nodes(self, children: Children) -> AsyncIterator[None]:
@@ -165,7 +151,7 @@ class _Demo:
             yield
         finally:
             seconds = self._settings.drain_seconds + 2 * _END_SECONDS
-            await asyncio.gather(*(child.end(seconds) for child in started))
+            await asyncio.gather(*(children.end(child, seconds) for child in started))
 
     async def _node(self, children: Children, name: str, port: int) -> Child:
         own = {"POSTROOM_NODE_ID": name, "POSTROOM_PORT": str(port)}

@@ -9,7 +9,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from postroom.http.siblings import Siblings, Status
 from postroom.metrics import Metrics
+
+_SILENT = "it does not answer"
 
 _HELP = {
     "appended": "Messages stored in logs",
@@ -44,46 +47,71 @@ _HELP = {
 
 
 def health_routes(
-    metrics: Metrics, gauges: Callable[[], Mapping[str, float]], reasons: Callable[[], Sequence[str]]
+    metrics: Metrics,
+    gauges: Callable[[], Mapping[str, float]],
+    reasons: Callable[[], Sequence[str]],
+    siblings: Siblings | None = None,
 ) -> list[BaseRoute]:
-    """The routes. `reasons` says why the node should get no new clients; an empty answer means it is ready."""
-    registry = CollectorRegistry()
-    registry.register(_NodeCollector(metrics, gauges))
+    """The routes. `reasons` says why the node should get no new clients; an empty answer means it is ready.
 
-    def healthz(request: Request) -> Response:
+    One of several workers answers for all of them: they are ready while one is, and each has its metrics.
+    """
+
+    async def healthz(request: Request) -> Response:
         return PlainTextResponse("ok\n")
 
-    def readyz(request: Request) -> Response:
-        found = [*reasons()]
-        return JSONResponse({"ready": not found, "reasons": found}, 503 if found else 200)
+    async def readyz(request: Request) -> Response:
+        if siblings is None:
+            found = [*reasons()]
+            return JSONResponse({"ready": not found, "reasons": found}, 503 if found else 200)
+        everyone = await siblings.all(status_of(metrics, gauges, reasons))
+        told = {name: [_SILENT] if one is None else [*one.reasons] for name, one in everyone.items()}
+        ready = not all(told.values())
+        return JSONResponse({"ready": ready, "workers": told}, 200 if ready else 503)
 
-    def show(request: Request) -> Response:
+    async def show(request: Request) -> Response:
+        own = status_of(metrics, gauges, reasons)
+        everyone = await siblings.all(own) if siblings is not None else {"": own}
+        registry = CollectorRegistry()
+        registry.register(_Collector(everyone))
         return Response(generate_latest(registry), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    return [
-        Route("/healthz", _async(healthz)),
-        Route("/readyz", _async(readyz)),
-        Route("/metrics", _async(show)),
-    ]
+    return [Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", show)]
 
 
-def _async(answer: Callable[[Request], Response]) -> Callable[[Request], object]:
-    # Starlette runs plain functions in threads, away from the loop that owns what they read.
-    async def endpoint(request: Request) -> Response:
-        return answer(request)
+def status_of(
+    metrics: Metrics, gauges: Callable[[], Mapping[str, float]], reasons: Callable[[], Sequence[str]]
+) -> Status:
+    """How a node is now."""
+    return Status(
+        [*reasons()],
+        {name: getattr(metrics, name) for name in _HELP},
+        {name: float(value) for name, value in gauges().items()},
+    )
 
-    return endpoint
 
+class _Collector(Collector):
+    """What nodes said, by the name of the worker; a node that is none has no name."""
 
-class _NodeCollector(Collector):
-    """Reads a node's counters when it is asked."""
-
-    def __init__(self, metrics: Metrics, gauges: Callable[[], Mapping[str, float]]) -> None:
-        self._metrics = metrics
-        self._gauges = gauges
+    def __init__(self, everyone: Mapping[str, Status | None]) -> None:
+        self._said = {name: said for name, said in everyone.items() if said is not None}
+        self._labels = [] if "" in everyone else ["worker"]
+        self._up = {} if "" in everyone else {name: float(said is not None) for name, said in everyone.items()}
 
     def collect(self) -> Iterable[Metric]:
         for name, text in _HELP.items():
-            yield CounterMetricFamily(f"postroom_{name}", text, value=getattr(self._metrics, name))
-        for name, value in self._gauges().items():
-            yield GaugeMetricFamily(f"postroom_{name}", name.replace("_", " ").capitalize(), value=value)
+            counter = CounterMetricFamily(f"postroom_{name}", text, labels=self._labels)
+            self._add(counter, {worker: said.counters[name] for worker, said in self._said.items()})
+            yield counter
+        for name in dict.fromkeys(name for said in self._said.values() for name in said.gauges):
+            gauge = GaugeMetricFamily(f"postroom_{name}", name.replace("_", " ").capitalize(), labels=self._labels)
+            self._add(gauge, {who: said.gauges[name] for who, said in self._said.items() if name in said.gauges})
+            yield gauge
+        if self._up:
+            up = GaugeMetricFamily("postroom_worker_up", "Whether the worker answers", labels=self._labels)
+            self._add(up, self._up)
+            yield up
+
+    def _add(self, family: CounterMetricFamily | GaugeMetricFamily, values: Mapping[str, float]) -> None:
+        for worker, value in values.items():
+            family.add_metric([worker] if worker else [], value)

@@ -11,6 +11,8 @@ from postroom.store.base import DirectoryStore, Store
 def open_store(url: str) -> Store:
     """The store that `url` names, not yet open. Raises ConfigurationError for a scheme that no engine serves."""
     scheme = url.partition(":")[0]
+    if scheme == "embedded":
+        raise ConfigurationError("embedded: is what `postroom serve` starts for its workers; here name another store")
     engines = {entry.name: entry for entry in entry_points(group="postroom.stores")}
     if ":" not in url or scheme not in engines:
         known = ", ".join(f"{name}:" for name in sorted(engines))
