@@ -7,7 +7,7 @@ NODES ?= 2
 SEEDS ?= 1000
 SEED ?= 1
 
-.PHONY: setup run test test-faults simulate check bench bench-cluster bench-wire docs lock
+.PHONY: setup run test test-faults simulate check bench bench-cluster bench-wire engines docs lock
 
 setup: $(VENV)/.ready tests/clients/node_modules/.ready
 
@@ -58,6 +58,11 @@ bench-cluster: $(VENV)/.ready benchmarks/servers/node_modules/.ready
 
 bench-wire: $(VENV)/.ready
 	$(BIN)/python -m benchmarks.wire
+
+# What held of which contract on which engine: docs/reference/engines.md.
+engines: setup
+	$(BIN)/python -m pytest tests/contracts -q --postroom-report build/engines.json
+	$(BIN)/python -m postroom.testing.table build/engines.json > docs/reference/engines.md
 
 docs: $(VENV)/.ready
 	$(BIN)/mkdocs build --strict
