@@ -17,4 +17,5 @@ pytest.register_assert_rewrite(
     "postroom.testing.contracts.cursor_store",
     "postroom.testing.contracts.directory_store",
     "postroom.testing.contracts.transactions",
+    "postroom.testing.contracts.transport",
 )
