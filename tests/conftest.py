@@ -14,6 +14,7 @@ if str(_ROOT) not in sys.path:
 from tests.support.cluster import Nodes  # noqa: E402  (the path is set above)
 from tests.support.engines import Nats  # noqa: E402
 from tests.support.faults import RESUMED  # noqa: E402
+from tests.support.postgres import Postgres  # noqa: E402
 from tests.support.server import Server  # noqa: E402
 from tests.support.services import require  # noqa: E402
 from tests.support.valkey import Valkey  # noqa: E402
@@ -48,6 +49,30 @@ def fresh_url(valkey: Valkey) -> str:
 def unix_url(valkey: Valkey) -> str:
     """The same at its Unix socket."""
     return f"redis+unix://{valkey.folder}/valkey.sock?prefix=t{next(_names)}"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """One PostgreSQL for all tests that do not hurt it: use a schema of your own (`postgres_url`)."""
+    server = Postgres()
+    server.start()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def postgres_url(postgres: Postgres) -> str:
+    """The shared PostgreSQL, with a schema that nobody has used."""
+    return postgres.url(f"t{next(_names)}")
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[Postgres]:
+    """A PostgreSQL that the test may hurt."""
+    server = Postgres()
+    server.start()
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="module")

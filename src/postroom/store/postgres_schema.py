@@ -1,0 +1,139 @@
+"""The schema in the database: made, brought up to date, and looked at."""
+
+import hashlib
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from importlib.resources import files
+from typing import Any, Final
+
+import asyncpg
+import structlog
+
+from postroom.errors import StoreUnavailable
+from postroom.postgres_link import Line, PostgresUrl, Trouble, connect, trouble_of
+
+_log = structlog.get_logger("postroom.store")
+
+SCHEMA_VERSION: Final = 1
+_OLDEST_SERVER: Final = 140_000
+_SECONDS: Final = 60.0
+_NO_SUCH_TABLE: Final = "42P01"
+
+
+def _migration(version: int, schema: str) -> str:
+    """The statements that lead to `version` from the one before it."""
+    text = files("postroom.store").joinpath("sql", f"{version}.sql").read_text(encoding="utf-8")
+    return text.replace("{s}", f'"{schema}"')
+
+
+async def prepare(url: PostgresUrl) -> None:
+    """Make the schema, or bring it up to date, and warn of settings that lose messages.
+
+    Raises Trouble, or StoreUnavailable with a sentence for the operator.
+    """
+    async with _connected(url) as line:
+        for problem in await _refusals(line):
+            raise StoreUnavailable(problem)
+        await _migrate(line, url.options.schema)
+        for advice in await _advice(line):
+            _log.warning(advice)
+
+
+@asynccontextmanager
+async def _connected(url: PostgresUrl) -> AsyncIterator[Line]:
+    line = await connect(url)
+    try:
+        yield line
+    finally:
+        line.close()
+
+
+async def _value(line: Line, statement: str, *arguments: Any) -> Any:
+    ((value,),) = await line.ask(statement, arguments, _SECONDS)
+    return value
+
+
+async def _refusals(line: Line) -> Sequence[str]:
+    version, shown, encoding, standby = (
+        await line.ask(
+            "SELECT current_setting('server_version_num')::int, current_setting('server_version'),"
+            " current_setting('server_encoding'), pg_is_in_recovery()",
+            (),
+            _SECONDS,
+        )
+    )[0]
+    found = []
+    if version < _OLDEST_SERVER:
+        found.append(f"PostgreSQL {shown} is too old: 14 at least")
+    if encoding != "UTF8":
+        found.append(f"the database's encoding is {encoding}: make one with ENCODING 'UTF8'")
+    if standby:
+        found.append("the server is a standby and takes no writes: name the primary, or all servers of the cluster")
+    return found
+
+
+async def _advice(line: Line) -> Sequence[str]:
+    fsync, pages, commit = (
+        await line.ask(
+            "SELECT current_setting('fsync'), current_setting('full_page_writes'),"
+            " current_setting('synchronous_commit')",
+            (),
+            _SECONDS,
+        )
+    )[0]
+    found = []
+    if fsync == "off":
+        found.append("the server does not wait for its disk: set fsync to on, or a power cut loses messages")
+    if pages == "off":
+        found.append("the server cannot mend torn pages: set full_page_writes to on, unless the file system does")
+    if commit == "local":
+        found.append("synchronous_commit is local: a fail-over may lose messages that were accepted")
+    return found
+
+
+async def _version(line: Line, schema: str) -> int:
+    try:
+        return int(await _value(line, f'SELECT max(version) FROM "{schema}".schema_version') or 0)
+    except Trouble as trouble:
+        if trouble.code in (_NO_SUCH_TABLE, "3F000"):
+            return 0
+        raise
+
+
+async def _migrate(line: Line, schema: str) -> None:
+    version = await _version(line, schema)
+    _refuse_newer(version, schema)
+    if version == SCHEMA_VERSION:
+        return
+    # The lock ends with the transaction: it holds behind a PgBouncer too.
+    lock = int.from_bytes(hashlib.blake2b(f"postroom {schema}".encode(), digest_size=8).digest(), "big", signed=True)
+    connection = line.connection
+    try:
+        async with connection.transaction():
+            await connection.execute("SELECT pg_advisory_xact_lock($1)", lock)
+            if not await connection.fetchval("SELECT to_regnamespace($1) IS NOT NULL", f'"{schema}"'):
+                await connection.execute(f'CREATE SCHEMA "{schema}"')
+            await connection.execute(
+                f'CREATE TABLE IF NOT EXISTS "{schema}".schema_version ('
+                "version int PRIMARY KEY, since timestamptz NOT NULL DEFAULT now())"
+            )
+            version = await connection.fetchval(f'SELECT coalesce(max(version), 0) FROM "{schema}".schema_version')
+            _refuse_newer(version, schema)
+            for step in range(version + 1, SCHEMA_VERSION + 1):
+                _log.info("the database's schema is brought up to date", schema=schema, version=step)
+                await connection.execute(_migration(step, schema))
+                await connection.execute(f'INSERT INTO "{schema}".schema_version (version) VALUES ($1)', step)
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise StoreUnavailable(
+            f"PostgreSQL: {error}: let the owner of the database run CREATE SCHEMA {schema} AUTHORIZATION the_role"
+        ) from error
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        raise trouble_of(error, sent=True) from error
+
+
+def _refuse_newer(version: int, schema: str) -> None:
+    if version > SCHEMA_VERSION:
+        raise StoreUnavailable(
+            f"PostgreSQL: the schema {schema} was made by a newer Postroom (its version is {version}, this one knows"
+            f" {SCHEMA_VERSION}): install that version again, or name another schema"
+        )
