@@ -199,5 +199,3 @@ class Lines:
         """Cut all that are idle."""
         while self._idle:
             self._idle.pop().close()
-
-

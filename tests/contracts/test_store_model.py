@@ -5,12 +5,13 @@ import shutil
 import tempfile
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from tests.support.postgres import Postgres
 
 from postroom.channel import Retention
 from postroom.identity import UserName
@@ -27,12 +28,12 @@ from postroom.store.base import (
     message_bytes,
 )
 from postroom.store.memory import MemoryStore
+from postroom.store.postgres import PostgresStore
 from postroom.store.sqlite import SQLiteStore
 from postroom.testing.contracts.log_store import HandClock, everything, item
 
 T = TypeVar("T")
 
-ONE: Final = Epoch(1)
 LOGS: Final = (
     LogKey(UserName("bob"), "/queue/a"),
     LogKey(UserName("eve"), "/queue/a"),
@@ -51,7 +52,8 @@ TICKS: Final = (0.000_001, 1.0, 99.0, 1000.0, IDEMPOTENCY_SECONDS + 1, DEVICE_SE
 class Log:
     """The model of one log. `entries`: offset, number, previous, bytes counted, body."""
 
-    def __init__(self) -> None:
+    def __init__(self, epoch: Epoch) -> None:
+        self.epoch = epoch
         self.entries: list[tuple[int, int, int, int, bytes]] = []
         self.last = self.number = self.floor = self.floor_number = 0
         self.retention = Retention()
@@ -61,7 +63,8 @@ class Log:
 
     @property
     def head(self) -> Head:
-        return Head(Position(ONE, self.last) if self.number else START, self.number, self.floor, self.floor_number)
+        last = Position(self.epoch, self.last) if self.number else START
+        return Head(last, self.number, self.floor, self.floor_number)
 
     def confirmed(self) -> int:
         return min((cursor.confirmed.offset for cursor in self.cursors.values()), default=0)
@@ -86,7 +89,7 @@ class Log:
         previous, self.number = self.last, self.number + 1
         self.last = max(previous + 1, int(now * 1e6), new.at_least + 1)
         self.entries.append((self.last, self.number, previous, size, new.message.body))
-        answer = Appended(Position(ONE, self.last), previous, self.number)
+        answer = Appended(Position(self.epoch, self.last), previous, self.number)
         if key is not None:
             self.keys[key] = (answer, new.message.body, now)
         return answer
@@ -107,8 +110,8 @@ class Log:
     def confirm(self, owner: str, offset: int, number: int) -> None:
         old = self.cursors[owner]
         offset, number = min((offset, number), (self.last, self.number))
-        if number and Position(ONE, offset) > old.confirmed:
-            self.cursors[owner] = Cursor(Position(ONE, offset), number, old.attempted)
+        if number and Position(self.epoch, offset) > old.confirmed:
+            self.cursors[owner] = Cursor(Position(self.epoch, offset), number, old.attempted)
 
     def sweep(self, now: float) -> None:
         self.keys = {key: value for key, value in self.keys.items() if now - value[2] <= IDEMPOTENCY_SECONDS}
@@ -128,11 +131,14 @@ class StoreMachine(RuleBasedStateMachine):
         self.loop = asyncio.new_event_loop()
         self.folder = Path(tempfile.mkdtemp())
         self.clock = HandClock()
-        self.model = {log: Log() for log in LOGS}
+        self.model = {log: Log(self.epoch()) for log in LOGS}
         self.store = self.run_in_loop(self.make().__aenter__())
 
     def make(self) -> Store:
         raise NotImplementedError
+
+    def epoch(self) -> Epoch:
+        return Epoch(1)
 
     def run_in_loop(self, work: Coroutine[Any, Any, T]) -> T:
         return self.loop.run_until_complete(work)
@@ -209,7 +215,7 @@ class StoreMachine(RuleBasedStateMachine):
         model = self.model[log]
         entries = [(e[0], e[1]) for e in model.entries] or [(model.last, model.number)]
         offset, number = (model.last + 50, model.number + 50) if back < 0 else entries[-min(back + 1, len(entries))]
-        self.run_in_loop(self.store.confirm([Confirm(log, owner, Position(ONE, offset), number)]))
+        self.run_in_loop(self.store.confirm([Confirm(log, owner, Position(self.epoch(), offset), number)]))
         model.confirm(owner, offset, number)
 
     @rule(log=st.sampled_from(LOGS), owner=st.sampled_from(OWNERS), through=st.integers(1, 9))
@@ -247,7 +253,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(log=st.sampled_from(LOGS), skip=st.integers(0, 5), limit=st.integers(1, 5), size=st.integers(1, 20))
     def read(self, log: LogKey, skip: int, limit: int, size: int) -> None:
         after = ([0] + [e[0] for e in self.model[log].entries])[min(skip, len(self.model[log].entries))]
-        page = self.run_in_loop(self.store.read(log, Position(ONE, after), limit, size))
+        page = self.run_in_loop(self.store.read(log, Position(self.epoch(), after), limit, size))
         expected: list[tuple[int, bytes]] = []
         for offset, _, _, _, body in [e for e in self.model[log].entries if e[0] > after][:limit]:
             if expected and sum(len(b) for _, b in expected) + len(body) > size:
@@ -278,8 +284,27 @@ class SQLiteMachine(StoreMachine):
         return SQLiteStore(f"sqlite:///{self.folder}/x.db", clock=self.clock)
 
 
+class PostgresMachine(StoreMachine):
+    server: ClassVar[Postgres]
+
+    def make(self) -> Store:
+        return PostgresStore(self.server.url(self.folder.name), clock=self.clock)
+
+    def epoch(self) -> Epoch:
+        return Epoch(1_800_000_000)  # the clock's first second: a generation begins with the first append
+
+
 SETTINGS: Final = settings(max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=[*HealthCheck])
 TestMemoryModel = pytest.mark.timeout(300)(MemoryMachine.TestCase)
 TestMemoryModel.settings = SETTINGS
 TestSQLiteModel = pytest.mark.timeout(300)(SQLiteMachine.TestCase)
 TestSQLiteModel.settings = SETTINGS
+
+
+@pytest.fixture
+def served(postgres: Postgres) -> None:
+    PostgresMachine.server = postgres
+
+
+TestPostgresModel = pytest.mark.timeout(300)(pytest.mark.usefixtures("served")(PostgresMachine.TestCase))
+TestPostgresModel.settings = settings(SETTINGS, max_examples=12)  # each begins with a schema of its own

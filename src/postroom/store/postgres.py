@@ -31,8 +31,6 @@ _FORGOTTEN: Final = 2000
 
 _ENDED, _TAKEN = "PR002", "PR003"
 
-_READ, _ENTER, _LOCATE = "read", "enter", "locate"
-
 
 class PostgresStore:
     """Logs, cursors and the directory in one schema of a database."""
@@ -65,10 +63,7 @@ class PostgresStore:
 
     async def __aenter__(self) -> Self:
         """Find the database, and bring its schema up to date. Raises StoreUnavailable."""
-        try:
-            await schema.prepare(self._url)
-        except Trouble as trouble:
-            raise StoreUnavailable(f"PostgreSQL: {trouble}") from trouble
+        await self._patience.call(lambda _: schema.prepare(self._url))
         await self._tasks.__aenter__()
         self._closed = False
         return self
@@ -279,7 +274,9 @@ class PostgresStore:
                 end += 1
             users = [codec.user_digest(request.item[2]) for request in requests[start:end]]
             self._moves += 1
-            await self._call("move", self._mover, self._moves, here, users, codec.readable(lease.node), lease.incarnation)
+            await self._call(
+                "move", self._mover, self._moves, here, users, codec.readable(lease.node), lease.incarnation
+            )
             start = end
 
     async def locate(self, users: Sequence[UserName]) -> Mapping[UserName, Sequence[Lease]]:

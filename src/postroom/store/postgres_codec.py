@@ -59,7 +59,9 @@ def owner_digest(owner: str) -> bytes:
 
 def readable(text: str) -> str:
     """`text` as the database may hold it, for people: without what no text of PostgreSQL can hold."""
-    return text.replace("\0", "\ufffd").encode(errors="replace").decode() if not text.isascii() or "\0" in text else text
+    return (
+        text.replace("\0", "\ufffd").encode(errors="replace").decode() if not text.isascii() or "\0" in text else text
+    )
 
 
 def whole(number: float) -> int:
@@ -114,9 +116,7 @@ class Batch:
         """What the row that `append` answers says."""
         status, live, epochs, ats, previous, numbers, listed_log, listed_node, listed_incarnation = row
         leases: dict[int, list[Lease]] = {}
-        for log, node, incarnation in zip(
-            listed_log or (), listed_node or (), listed_incarnation or (), strict=True
-        ):
+        for log, node, incarnation in zip(listed_log or (), listed_node or (), listed_incarnation or (), strict=True):
             leases.setdefault(log, []).append(_lease(node, incarnation))
         out: list[Appended | Refused] = []
         for log, what, seen, epoch, at, before, number in zip(

@@ -114,6 +114,8 @@ BEGIN
   IF current_setting('synchronous_commit') = 'off' THEN
     PERFORM set_config('synchronous_commit', 'on', true);
   END IF;
+  -- To plan a statement anew for each batch takes longer than a small batch does.
+  PERFORM set_config('plan_cache_mode', 'force_generic_plan', true);
 END $$;
 
 -- The epoch to append in. `lost`: a batch that a writer knows to be stored is not there. `whole`: all that a writer
