@@ -133,12 +133,16 @@ class StoreMachine(RuleBasedStateMachine):
         self.clock = HandClock()
         self.model = {log: Log(self.epoch()) for log in LOGS}
         self.store = self.run_in_loop(self.make().__aenter__())
+        self.begun()
 
     def make(self) -> Store:
         raise NotImplementedError
 
     def epoch(self) -> Epoch:
         return Epoch(1)
+
+    def begun(self) -> None:
+        """Nothing more to do."""
 
     def run_in_loop(self, work: Coroutine[Any, Any, T]) -> T:
         return self.loop.run_until_complete(work)
@@ -291,7 +295,10 @@ class PostgresMachine(StoreMachine):
         return PostgresStore(self.server.url(self.folder.name), clock=self.clock)
 
     def epoch(self) -> Epoch:
-        return Epoch(1_800_000_000)  # the clock's first second: a generation begins with the first append
+        return Epoch(1_800_000_000)  # the clock's first second
+
+    def begun(self) -> None:
+        self.run_in_loop(self.store.append([item(log=LogKey(None, "/topic/first"))]))  # a generation begins with it
 
 
 SETTINGS: Final = settings(max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=[*HealthCheck])

@@ -21,6 +21,7 @@ from postroom.store import postgres_codec as codec
 from postroom.store import postgres_schema as schema
 from postroom.store.base import Append, Appended, Confirm, Cursor, Page
 from postroom.store.postgres_lanes import Lane, Patience, Request
+from postroom.store.together import runs
 
 _log = structlog.get_logger("postroom.store")
 
@@ -113,10 +114,11 @@ class PostgresStore:
 
     async def append(self, batch: Sequence[Append]) -> Sequence[Appended | Refused]:
         """See `LogStore.append`."""
-        return await self._ask(self._appending, batch)
+        answers: Sequence[Sequence[Appended | Refused]] = await self._ask(self._appending, [*runs(batch)])
+        return [answer for run in answers for answer in run]
 
     async def _append(self, requests: Sequence[Request]) -> None:
-        batch = codec.Batch([request.item for request in requests])
+        batch = codec.Batch([item for request in requests for item in request.item])
         self._batch += 1
         # A repeat goes under the same number, and is answered as the first time: see `append` in `sql/`.
         (row,) = await self._call(
@@ -131,10 +133,14 @@ class PostgresStore:
             appends=True,
         )
         self._stored = self._batch
-        for request, answer in zip(requests, batch.answers(row), strict=True):
-            request.answer = answer
+        answers = batch.answers(row)
+        for answer in answers:
             if isinstance(answer, Appended):
                 self._note(answer.position.epoch)
+        start = 0
+        for request in requests:
+            request.answer = answers[start : start + len(request.item)]
+            start += len(request.item)
 
     def _note(self, epoch: Epoch) -> None:
         self._epoch = max(self._epoch, epoch)
@@ -290,8 +296,8 @@ class PostgresStore:
             request.answer = tuple(Lease(NodeId(node), incarnation) for _, node, incarnation in found)
 
 
-def _size(item: Append) -> int:
-    return len(item.message.body)
+def _size(run: Sequence[Append]) -> int:
+    return sum(len(item.message.body) for item in run)
 
 
 def _columns(requests: Sequence[Request]) -> tuple[list[bytes], list[str | None], list[str], list[bytes]]:

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from postroom.channel import Retention
 from postroom.destination import Topic, UserQueue
-from postroom.errors import KeyReused, MailboxFull, MessageTooLarge, Refused
+from postroom.errors import KeyReused, MailboxFull, MessageTooLarge, Refused, TransactionRefused
 from postroom.identity import Lease, NodeId, UserName
 from postroom.message import Message, StoredMessage
 from postroom.position import START, Epoch, Head, LogKey, Position
@@ -106,6 +106,7 @@ class Batch:
             key_of,
             [min(item.at_least, _MOST) for item in items],
             [item.live for item in items],
+            [item.tied and at > 0 for at, item in enumerate(items)],
             [min(message_bytes(item.message), (1 << 31) - 1) for item in items],
             [digest(item.message.body) if item.key is not None else b"" for item in items],
             [_pack((item.message.sender, item.message.headers)) for item in items],
@@ -154,6 +155,8 @@ def _refused(status: int) -> Refused:
         return KeyReused("the idempotency key was used before, for another body")
     if status == 3:
         return MailboxFull("the mailbox is full")
+    if status == 5:
+        return TransactionRefused("another message of its transaction was refused")
     return MessageTooLarge("the message is larger than its mailbox may be")
 
 

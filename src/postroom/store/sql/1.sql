@@ -154,15 +154,17 @@ END $$;
 -- gets the answers of the first time. `stored`: the highest batch that the writer knows to be stored.
 -- Of each log: digest (in their order), the user's digest (NULL: a topic), user and name. Of each kind of retention:
 -- six figures. Of each idempotency key: its digest. Of each item: its log, retention and key (0: none) by place in
--- these, the lowest offset, whether somebody follows, bytes counted, digest of the body, head and body.
+-- these, the lowest offset, whether somebody follows, whether it stands or falls with the item before it, bytes counted,
+-- digest of the body, head and body.
 --
--- status: 0 stored, 1 duplicate, 2 reused, 3 full, 4 too large.
+-- status: 0 stored, 1 duplicate, 2 reused, 3 full, 4 too large, 5 refused since another that it is tied to was.
 CREATE PROCEDURE {s}.append(
   given_now bigint, writer_id bytea, batch bigint, stored bigint, seen bigint,
   log_digests bytea[], log_user_digests bytea[], log_users text[], log_names text[],
   r_keep bigint[], r_keep_confirmed bigint[], r_messages bigint[], r_bytes bigint[], r_ring boolean[],
   key_digests bytea[],
-  i_log int[], i_kept int[], i_key int[], i_at bigint[], i_live boolean[], i_size int[],
+  i_log int[], i_kept int[], i_key int[], i_at bigint[], i_live boolean[],
+  i_tied boolean[], i_size int[],
   i_digest bytea[], i_head bytea[], i_body bytea[],
   INOUT o_status int[], INOUT o_live boolean[], INOUT o_epoch bigint[], INOUT o_at bigint[],
   INOUT o_previous bigint[], INOUT o_number bigint[],
@@ -178,13 +180,15 @@ DECLARE
   ids bigint[]; epochs bigint[]; lasts bigint[]; numbers bigint[]; floors bigint[]; floor_numbers bigint[];
   sizes bigint[]; keeps bigint[]; keeps_confirmed bigint[]; listed boolean[];
   logs_of int[] := i_log; kept_of int[] := i_kept; keys_of int[] := i_key; at_of bigint[] := i_at;
-  live_of boolean[] := i_live; size_of int[] := i_size; digest_of bytea[] := i_digest;
+  live_of boolean[] := i_live; tied_to boolean[] := i_tied; size_of int[] := i_size; digest_of bytea[] := i_digest;
   k_body bytea[]; k_epoch bigint[]; k_at bigint[]; k_previous bigint[]; k_number bigint[]; k_used bigint[];
   k_new boolean := false;
   first_pending int := 1;
   dropped boolean := false;
   front_log int := 0; front_next int := 1; front_count int := 0; front_at bigint[]; front_size int[];
   front_confirmed bigint;
+  run_end int := 0; fault int; why int; run_body bytea[]; run_log int[]; wanted int[]; wanted_size bigint[]; place int;
+  drop_at bigint; drop_count bigint; drop_size bigint; enough boolean;
   l int; r int; k int; size int; at bigint; last bigint;
 BEGIN
   PERFORM {s}.durably();
@@ -227,6 +231,67 @@ BEGIN
     o_epoch := array_fill(0::bigint, ARRAY[n]); o_at := o_epoch; o_previous := o_epoch; o_number := o_epoch;
 
     FOR i IN 1 .. n LOOP
+      IF i > run_end THEN
+        run_end := i; fault := 0;
+        WHILE run_end < n AND tied_to[run_end + 1] LOOP
+          run_end := run_end + 1;
+        END LOOP;
+        IF run_end > i THEN
+          -- Whether all of these can be stored; `run_log` has of each log the first item's place.
+          run_body := '{}'; run_log := '{}'; wanted := '{}'; wanted_size := '{}';
+          FOR j IN i .. run_end LOOP
+            k := keys_of[j];
+            IF k > 0 THEN
+              IF run_body[k] IS NULL AND k_used[k] >= t - KEY_US THEN
+                run_body[k] := k_body[k];
+              END IF;
+              IF run_body[k] <> digest_of[j] THEN
+                fault := j; why := 2;
+                EXIT;
+              END IF;
+              CONTINUE WHEN run_body[k] IS NOT NULL;
+              run_body[k] := digest_of[j];
+            END IF;
+            IF size_of[j] > r_bytes[kept_of[j]] THEN
+              fault := j; why := 4;
+              EXIT;
+            END IF;
+            l := logs_of[j];
+            wanted[l] := coalesce(wanted[l], 0) + 1; wanted_size[l] := coalesce(wanted_size[l], 0) + size_of[j];
+            IF wanted[l] = 1 THEN
+              run_log := run_log || j;
+            END IF;
+          END LOOP;
+          FOREACH place IN ARRAY run_log LOOP
+            EXIT WHEN fault > 0;
+            l := logs_of[place]; r := kept_of[place];
+            CONTINUE WHEN r_ring[r] OR (numbers[l] - floor_numbers[l] + wanted[l] <= r_messages[r]
+              AND sizes[l] + wanted_size[l] <= r_bytes[r]);
+            -- Drop what is confirmed: as much as makes room, or all of it where that is not enough.
+            SELECT y.at, y.messages, y.size, y.enough INTO drop_at, drop_count, drop_size, enough FROM (
+              SELECT x.*, numbers[l] - floor_numbers[l] - x.messages + wanted[l] <= r_messages[r]
+                AND sizes[l] - x.size + wanted_size[l] <= r_bytes[r] AS enough
+              FROM (
+                SELECT e.at, row_number() OVER w AS messages, sum(e.size) OVER w AS size FROM {s}.entry AS e
+                WHERE e.log = ids[l] AND e.at > floors[l]
+                  AND e.at <= (SELECT coalesce(min(c.at), 0) FROM {s}.cursor AS c WHERE c.log = ids[l])
+                WINDOW w AS (ORDER BY e.at)
+              ) AS x
+            ) AS y ORDER BY y.enough DESC, CASE WHEN y.enough THEN y.at ELSE -y.at END LIMIT 1;
+            IF FOUND THEN
+              floors[l] := drop_at; floor_numbers[l] := floor_numbers[l] + drop_count; sizes[l] := sizes[l] - drop_size;
+              dropped := true; front_log := 0;
+            END IF;
+            IF enough IS NOT TRUE THEN
+              fault := place; why := 3;
+            END IF;
+          END LOOP;
+        END IF;
+      END IF;
+      IF fault > 0 THEN
+        o_status[i] := CASE WHEN i = fault THEN why ELSE 5 END;
+        CONTINUE;
+      END IF;
       l := logs_of[i]; r := kept_of[i]; k := keys_of[i]; size := size_of[i];
       keeps[l] := r_keep[r]; keeps_confirmed[l] := r_keep_confirmed[r];
       IF k > 0 AND k_used[k] >= t - KEY_US THEN
