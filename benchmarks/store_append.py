@@ -1,6 +1,8 @@
-"""Appends a second into the SQLite store, by batch size; alone, and while the loop is busy.
+"""Appends a second into a store, by batch size; alone, and while the loop is busy.
 
-python benchmarks/store_append.py [seconds]
+python benchmarks/store_append.py [seconds] [url]
+
+Without a URL into a SQLite file of its own; a schema or prefix that the URL names should be empty.
 """
 
 import asyncio
@@ -57,17 +59,17 @@ async def measure(store: Store, size: int, seconds: float, busy: bool) -> tuple[
     return done / took, cpu / done * 1e6
 
 
-async def main(seconds: float) -> None:
+async def main(seconds: float, url: str | None) -> None:
     sys.setswitchinterval(1e-5)  # as `postroom serve` does
     for busy in (False, True):
         print("while the loop is busy" if busy else "alone")
-        for size in (1, 16, 128, 512, 2048):
+        for size in (1, 16, 128, 200, 500, 2048):
             with tempfile.TemporaryDirectory() as folder:
-                async with open_store(f"sqlite:///{folder}/x.db") as store:
+                async with open_store(url or f"sqlite:///{folder}/x.db") as store:
                     rate, cpu = await measure(store, size, seconds, busy)
             print(f"  batches of {size:5}: {rate:10,.0f} appends/s, {cpu:6.1f} us of CPU each")
     print(f"peak memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
 
 
 if __name__ == "__main__":
-    asyncio.run(main(float(sys.argv[1]) if len(sys.argv) > 1 else 2.0))
+    asyncio.run(main(float(sys.argv[1]) if len(sys.argv) > 1 else 2.0, sys.argv[2] if len(sys.argv) > 2 else None))

@@ -76,7 +76,11 @@ def _server_options(command: _F) -> _F:
             help="How user messages find their nodes (directory).",
         ),
         click.option("--backplane", metavar="URL", help="What carries messages between nodes; the store, if it can."),
-        click.option("--store", metavar="URL", help="Where logs are kept: sqlite:///FILE, redis://HOST or memory:."),
+        click.option(
+            "--store",
+            metavar="URL",
+            help="Where logs are kept: sqlite:///FILE, redis://HOST, postgresql://HOST/DB or memory:.",
+        ),
         click.option("--node-id", metavar="ID", help="This node's name."),
         click.option("--stomp-port", type=click.IntRange(0, 65535), help="A port for STOMP over TCP (none)."),
         click.option("--unix-socket", metavar="PATH", help="A Unix socket to listen on instead of host and port."),

@@ -5,9 +5,8 @@ URLs::
     postgresql://[user[:password]@]host[:port][,host[:port]...]/database     postgres:// is the same
 
 Options, after `?`: `schema` (that holds all of Postroom's, `postroom`), `pool` (connections of a store, 8), `timeout`
-(seconds that a call may take, 5), `connect-timeout` (seconds, 3), `prepare` (`false` behind a PgBouncer that knows no
-prepared statements), and what libpq knows: `sslmode`, `sslrootcert`, `sslcert`, `sslkey`, `sslcrl`, `passfile`,
-`target_session_attrs`.
+(seconds that a call may take, 5), `connect-timeout` (seconds, 3), and what libpq knows: `sslmode`, `sslrootcert`,
+`sslcert`, `sslkey`, `sslcrl`, `passfile`, `target_session_attrs`.
 """
 
 import asyncio
@@ -41,7 +40,6 @@ class PostgresOptions(Struct, frozen=True, rename="kebab", forbid_unknown_fields
     pool: Annotated[int, Meta(ge=2, le=1000)] = 8
     timeout: _Seconds = 5.0
     connect_timeout: _Seconds = 3.0
-    prepare: bool = True
 
 
 class PostgresUrl(Struct, frozen=True):
@@ -150,9 +148,7 @@ async def connect(url: PostgresUrl, seconds: float | None = None) -> Line:
     limit = url.options.connect_timeout if seconds is None else min(seconds, url.options.connect_timeout)
     try:
         async with asyncio.timeout(limit):
-            connection = await asyncpg.connect(
-                url.dsn, timeout=limit, statement_cache_size=100 if url.options.prepare else 0
-            )
+            connection = await asyncpg.connect(url.dsn, timeout=limit)
     except TimeoutError as error:
         raise Trouble("the server does not take the connection in time", sent=False, passing=True) from error
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, ValueError) as error:

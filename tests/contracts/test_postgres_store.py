@@ -6,6 +6,7 @@ from postroom.store.postgres import PostgresStore
 from postroom.testing.contracts.cursor_store import CursorStoreContract, DurableCursorStoreContract
 from postroom.testing.contracts.directory_store import DirectoryStoreContract, MakeDirecting
 from postroom.testing.contracts.log_store import DurableLogStoreContract, LogStoreContract, Make
+from postroom.testing.contracts.transactions import TransactionContract
 
 
 class TestPostgresStore(LogStoreContract, CursorStoreContract, DurableLogStoreContract, DurableCursorStoreContract):
@@ -20,4 +21,10 @@ class TestPostgresStore(LogStoreContract, CursorStoreContract, DurableLogStoreCo
 class TestPostgresDirectory(DirectoryStoreContract):
     @pytest.fixture
     def make(self, postgres_url: str) -> MakeDirecting:
+        return lambda clock: PostgresStore(postgres_url, clock=clock)
+
+
+class TestPostgresTransactions(TransactionContract):
+    @pytest.fixture
+    def make(self, postgres_url: str) -> Make:
         return lambda clock: PostgresStore(postgres_url, clock=clock)
