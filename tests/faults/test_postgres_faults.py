@@ -55,7 +55,7 @@ async def test_what_was_receipted_arrives(
     nodes = make_nodes(own_postgres.url(), routing=round.routing, config=CONFIG, options=["--backplane", fresh_url])
     run = load(nodes, round.seed)
     await run.play(round.hurt(run, nodes, own_postgres), within=SIZE.seconds)
-    judge(run, nodes, tmp_path, record_property)
+    judge(run, nodes, tmp_path, record_property, faults=1)
 
 
 @pytest.fixture
