@@ -172,13 +172,6 @@ def make_nodes(tmp_path: Path) -> Iterator[Callable[..., Nodes]]:
         folder = tmp_path / f"cluster-{len(started)}"
         folder.mkdir()
         nodes = Nodes(folder, store, count=count, config=config, routing=routing, backplane=backplane)
-        count: int = 2,
-        config: str = "",
-        options: Sequence[str] = (),
-    ) -> Nodes:
-        folder = tmp_path / f"cluster-{len(started)}"
-        folder.mkdir()
-        nodes = Nodes(folder, store, count=count, config=config, routing=routing, options=options)
         started.append(nodes)
         nodes.start()
         return nodes

@@ -52,7 +52,7 @@ async def test_what_was_receipted_arrives(
     round: Round,
     record_property: Tell,
 ) -> None:
-    nodes = make_nodes(own_postgres.url(), routing=round.routing, config=CONFIG, options=["--backplane", fresh_url])
+    nodes = make_nodes(own_postgres.url(), routing=round.routing, config=CONFIG, backplane=fresh_url)
     run = load(nodes, round.seed)
     await run.play(round.hurt(run, nodes, own_postgres), within=SIZE.seconds)
     judge(run, nodes, tmp_path, record_property, faults=1)
@@ -100,7 +100,7 @@ async def test_what_was_receipted_arrives_over_a_bad_network(
     record_property: Tell,
 ) -> None:
     urls = [own_postgres.url(port=way.port, timeout="2") for way in ways]
-    nodes = make_nodes(urls, routing=round.routing, config=CONFIG, options=["--backplane", fresh_url])
+    nodes = make_nodes(urls, routing=round.routing, config=CONFIG, backplane=fresh_url)
     run = load(nodes, round.seed)
     await run.play(round.hurt(run, ways), within=SIZE.seconds)
     judge(run, nodes, tmp_path, record_property, faults=1)
