@@ -23,7 +23,7 @@ from postroom.auth.dev import DevAuthenticator
 from postroom.auth.header import HeaderAuthenticator
 from postroom.auth.jwt import JwtAuthenticator
 from postroom.channel import Channel, ChannelRegistry
-from postroom.config import Settings, check_authentication, settings_from
+from postroom.config import Settings, check_authentication, check_made, settings_from
 from postroom.errors import ConfigurationError
 from postroom.handlers import Handler, Handlers
 from postroom.hosting import Host
@@ -95,6 +95,7 @@ class Postroom:
     async def _open(self) -> AsyncIterator[Site]:
         join_host()
         settings = self.settings if self.settings is not None else settings_from(os.environ)
+        check_made(settings)
         if self.authentication is None:
             check_authentication(settings)
         if settings.dev:

@@ -33,6 +33,7 @@ from postroom.router import Router
 from postroom.store import directory_of, open_store
 from postroom.store.base import DirectoryStore, Store
 from postroom.transport.base import Endpoint, Handshake, Receiver, Transport
+from postroom.transport.forwarded import TrustedProxies
 from postroom.transport.origin import origin_allowed
 from postroom.wheel import Wheel
 
@@ -69,6 +70,7 @@ class Node:
         self._tasks = asyncio.TaskGroup()
         self._running: list[asyncio.Task[None]] = []
         self._draining = False
+        self._proxies = TrustedProxies(settings.trusted_proxies)
         self._over = False
         self._store: Store = store if store is not None else open_store(settings.store)
         url = backplane_url(settings) if store is None else settings.backplane
@@ -160,6 +162,7 @@ class Node:
             metrics=metrics,
             limits=_limits(settings),
             spawn=self._spawn,
+            client_of=self._proxies.client_of,
             interest=self._mesh.interest if self._mesh is not None else None,
         )
 
@@ -237,7 +240,7 @@ class Node:
                 raise HandshakeRefused(403, "this origin is not allowed")
             if len(self._desk.open) >= limits.sessions:
                 raise HandshakeRefused(503, "the server is full")
-            if self._desk.addresses[handshake.peer_address] >= limits.sessions_per_address:
+            if self._desk.addresses[self._proxies.client_of(handshake)] >= limits.sessions_per_address:
                 raise HandshakeRefused(429, "too many connections from your address")
             try:
                 self._authentication.at_handshake(handshake)

@@ -56,6 +56,7 @@ def test_check_config_names_the_line_that_is_wrong(tmp_path: Path) -> None:
     [
         ("[auth.cookie]\nsecret = 'short'\n", "auth.cookie: the secret has 5 characters; at least 32 are needed"),
         ("[auth.jwt]\nalgorithms = ['RS256']\nkey-file = '/nowhere.pem'\n", "key-file /nowhere.pem cannot be read"),
+        ("trusted-proxies = ['10.0.0.1/8']\n", "x.toml:1: trusted-proxies: 10.0.0.1/8 has host bits set"),
         ("[auth.header]\nname = 'X-User'\ntrusted = ['10.0.0.1/8']\n", "auth.header: trusted: 10.0.0.1/8"),
         ("dev = true\nstore = 'mongodb://x'\n", "no store serves 'mongodb://x'"),
         ("", "no authentication is configured"),

@@ -1,6 +1,6 @@
 """Settings: defaults < `postroom.toml` < `POSTROOM_*` < the command line."""
 
-from postroom.config.loading import check_authentication, load, settings_from
+from postroom.config.loading import check_authentication, check_made, load, settings_from
 from postroom.config.settings import (
     EMBEDDED,
     Auth,
@@ -30,6 +30,7 @@ __all__ = [
     "Settings",
     "Tls",
     "check_authentication",
+    "check_made",
     "load",
     "settings_from",
 ]

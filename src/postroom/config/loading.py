@@ -14,6 +14,7 @@ from postroom.config.lines import Lines
 from postroom.config.settings import EMBEDDED, Settings
 from postroom.config.units import units
 from postroom.errors import ConfigurationError
+from postroom.transport.forwarded import Networks
 
 DEFAULT_FILE: Final = Path("postroom.toml")
 _NO_SETTING: Final = frozenset({"POSTROOM_CONFIG", "POSTROOM_REQUIRE_SERVICES", "POSTROOM_SCREENSHOT"})
@@ -62,6 +63,11 @@ def settings_from(environ: Mapping[str, str]) -> Settings:
     """The settings of a process without a command line: POSTROOM_CONFIG may name the file. Raises as `load`."""
     named = environ.get("POSTROOM_CONFIG")
     return load(Path(named) if named else None, environ, {})
+
+
+def check_made(settings: Settings) -> None:
+    """Raise ConfigurationError where settings that were made in code are none that a file could give."""
+    _check(settings, Lines("", "settings"), {})
 
 
 def check_authentication(settings: Settings) -> None:
@@ -159,6 +165,10 @@ def _check(settings: Settings, lines: Lines, variables: Mapping[str, Keys]) -> N
         raise wrong(
             ("origins",), f"'*' and [auth.{ambient}] let every page act as whoever is logged in; name the origins"
         )
+    try:
+        Networks(settings.trusted_proxies)
+    except ValueError as error:
+        raise wrong(("trusted-proxies",), str(error)) from None
     if not settings.node_id.isprintable():
         raise wrong(("node-id",), "it must not have control characters")
 

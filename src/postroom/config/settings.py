@@ -160,6 +160,7 @@ class Settings(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
     dev: bool = False
     drain_seconds: Seconds = 5.0
     origins: tuple[str, ...] = ()
+    trusted_proxies: tuple[str, ...] = ()
     append_missing_nul: bool = False
     prefixes: Prefixes = Prefixes()
     endpoints: Endpoints = Endpoints()

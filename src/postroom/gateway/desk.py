@@ -1,6 +1,7 @@
 """What all gateways of a node share."""
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from msgspec import Struct
@@ -17,6 +18,7 @@ from postroom.mailbox import Mailbox, Spawn
 from postroom.metrics import Metrics
 from postroom.outbox import Flusher
 from postroom.router import Router
+from postroom.transport.base import Handshake
 from postroom.wheel import Wheel
 
 
@@ -59,6 +61,7 @@ class Desk:
         metrics: Metrics,
         limits: Limits,
         spawn: Spawn,
+        client_of: Callable[[Handshake], str],
         interest: Interest | None = None,
     ) -> None:
         self.interest = interest
@@ -76,6 +79,7 @@ class Desk:
         self.metrics = metrics
         self.limits = limits
         self.spawn = spawn
+        self.client_of = client_of
         self.open: set[Any] = set()
         self.addresses: Counter[str] = Counter()
         self._messages = 0

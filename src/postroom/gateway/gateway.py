@@ -87,7 +87,7 @@ class Gateway:
         self._watch = Watch(desk.wheel.now)
         self.slot = 0
         desk.open.add(self)
-        self._address = handshake.peer_address
+        self._address = desk.client_of(handshake)
         desk.addresses[self._address] += 1
         desk.metrics.connections_accepted += 1
         desk.wheel.add(self, desk.wheel.now + limits.connect_seconds)
