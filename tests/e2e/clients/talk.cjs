@@ -1,17 +1,18 @@
-// Two users talk through an unmodified client library: node talk.cjs LIBRARY SOCKET PORT NODES [MOUNT]
+// Two users talk through an unmodified client library: node talk.cjs LIBRARY SOCKET PORT NODES [MOUNT [tls]]
 // LIBRARY: stompjs-2, webstomp or stompjs-7. SOCKET: ws, sockjs-1.1 or sockjs-1.6, which may be followed by
 // :TRANSPORT, the one that SockJS is to use.
 'use strict';
 const assert = require('node:assert');
 
-const [library, way, port, nodes, mount = ''] = process.argv.slice(2);
+const [library, way, port, nodes, mount = '', tls = ''] = process.argv.slice(2);
+const secure = tls ? 's' : '';
 const [socket, transport] = way.split(':');
 const QUEUE = '/user/queue/x';
 
 const sockjs = (name) => () =>
-  new (require(name))(`http://127.0.0.1:${port}${mount}/chat-websocket`, null, transport ? { transports: [transport] } : {});
+  new (require(name))(`http${secure}://127.0.0.1:${port}${mount}/chat-websocket`, null, transport ? { transports: [transport] } : {});
 const open = {
-  ws: () => new (require('ws'))(`ws://127.0.0.1:${port}${mount}/ws`),
+  ws: () => new (require('ws'))(`ws${secure}://127.0.0.1:${port}${mount}/ws`),
   'sockjs-1.1': sockjs('sockjs-client-1.1'),
   'sockjs-1.6': sockjs('sockjs-client'),
 }[socket];
@@ -69,7 +70,7 @@ const connect = {
           }),
         onStompError: (frame) => reject(new Error(frame.headers.message)),
         onUnhandledReceipt: (frame) => receipts.emit(frame.headers['receipt-id']),
-        ...(socket === 'ws' ? { brokerURL: `ws://127.0.0.1:${port}${mount}/ws` } : { webSocketFactory: open }),
+        ...(socket === 'ws' ? { brokerURL: `ws${secure}://127.0.0.1:${port}${mount}/ws` } : { webSocketFactory: open }),
       });
       client.activate();
     }),
@@ -99,7 +100,7 @@ async function join(login) {
 }
 
 async function main() {
-  const tag = `${library}-${way.replace(':', '-')}`;
+  const tag = `${library}-${way.replace(':', '-')}-${port}`;
   const [ann, ben] = [`ann-${tag}`, `ben-${tag}`];
   let [a, b] = await Promise.all([join(ann), join(ben)]);
 
