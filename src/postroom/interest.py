@@ -44,6 +44,7 @@ class Interest:
         self._wanted: Counter[Subject] = Counter()
         self._in_force: set[Subject] = set()
         self._entered: set[UserName] = set()
+        self._doubtful: set[UserName] = set()  # listed or not: the store's answer was lost, or the store forgets
         self._subjects: dict[Subject, None] = {}
         self._moved: dict[UserName, None] = {}
         self._waiting: dict[Subject | tuple[UserName], asyncio.Future[None]] = {}
@@ -87,13 +88,22 @@ class Interest:
     def rejoined(self) -> None:
         """This node has a new incarnation: what its older one entered counts for nothing."""
         self._entered.clear()
+        self._doubtful.clear()
+        self._moved.update(dict.fromkeys(self._users))
+        self._wake.set()
+
+    def reenter(self) -> None:
+        """The directory may have forgotten who is here, as a store does that fails over: list everybody anew."""
+        self._doubtful |= self._entered
+        self._entered.clear()
         self._moved.update(dict.fromkeys(self._users))
         self._wake.set()
 
     async def withdraw(self) -> None:
         """The node goes: nobody is here any more. Raises StoreUnavailable."""
-        users = list(self._entered)
+        users = list(self._entered | self._doubtful)
         self._entered.clear()
+        self._doubtful.clear()
         for start in range(0, len(users), _AT_ONCE):
             await self._directory.leave(users[start : start + _AT_ONCE])
 
@@ -157,7 +167,9 @@ class Interest:
         for user in moved:
             self._moved.pop(user, None)
         came = [user for user in moved if user in self._users and user not in self._entered]
-        left = [user for user in moved if user not in self._users and user in self._entered]
+        left = [user for user in moved if user not in self._users and (user in self._entered or user in self._doubtful)]
+        self._entered.difference_update(left)
+        self._doubtful.update(came, left)
         lease = self._directory.lease
         try:
             if came:
@@ -171,7 +183,7 @@ class Interest:
             self._moved.update(dict.fromkeys(came))
             return
         self._entered.update(came)
-        self._entered.difference_update(left)
+        self._doubtful.difference_update(came, left)
         for user in moved:
             self._done((user,))
         for user in left:

@@ -80,6 +80,7 @@ class Mesh:
             seen=mailbox.saw,
             receive=receive,
             missed=self._missed,
+            interrupted=self._interrupted,
             follows=lambda: self.interest.subjects,
             answer=self._answer,
         )
@@ -163,6 +164,11 @@ class Mesh:
         self._peering.left(peer)
         self._missed(None)
 
+    def _interrupted(self) -> None:
+        # Where the store is the backplane too it may have failed over, and forgotten who came last.
+        self.interest.reenter()
+        self._missed(None)
+
     # ── comparing logs ────────────────────────────────────────────────────────────────────────────────
 
     def _missed(self, subject: Subject | None) -> None:
@@ -175,7 +181,7 @@ class Mesh:
     async def _remind(self) -> None:
         while True:
             await asyncio.sleep(self._times.reconcile * random.uniform(0.5, 1.5))
-            self._missed(None)
+            self._interrupted()
 
     async def _reconcile(self) -> None:
         while True:

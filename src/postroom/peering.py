@@ -37,7 +37,10 @@ def inbox(node: NodeId) -> Subject:
 
 
 class Peering:
-    """Sends and receives items. Anything sent may be lost: `missed` is called with the subject (None: any)."""
+    """Sends and receives items. Anything sent may be lost.
+
+    `missed` is called with the subject on which something was, `interrupted` where it may have been any.
+    """
 
     def __init__(
         self,
@@ -49,7 +52,8 @@ class Peering:
         highest: Callable[[], int],
         seen: Callable[[int], None],
         receive: Receive,
-        missed: Callable[[Subject | None], None],
+        missed: Callable[[Subject], None],
+        interrupted: Callable[[], None],
         follows: Callable[[], set[Subject]],
         answer: Callable[[Ask], bool],
     ) -> None:
@@ -59,6 +63,7 @@ class Peering:
         self._metrics = metrics
         self._highest, self._seen = highest, seen
         self._receive, self._missed, self._follows, self._answer = receive, missed, follows, answer
+        self._told_of_interruption = interrupted
         self._own: Lease | None = None
         self._outgoing, self._incoming = Outgoing(), Incoming()
         self._pending: dict[Subject, list[bytes]] = {}
@@ -67,6 +72,7 @@ class Peering:
         self._idle = asyncio.Event()
         self._idle.set()
         self._echoed: dict[Subject, float] = {}
+        self._connected = 0.0
         self._asked: dict[int, tuple[asyncio.Future[bool], int]] = {}
         self._questions = 0
         self._reachable = True
@@ -200,7 +206,8 @@ class Peering:
 
     def _interrupted(self) -> None:
         self._metrics.backplane_interruptions += 1
-        self._missed(None)
+        self._connected = self._clock.monotonic()
+        self._told_of_interruption()
 
     def _hole(self, subject: Subject) -> None:
         self._metrics.backplane_holes += 1
@@ -219,12 +226,12 @@ class Peering:
             own = self._own
             if own is None:
                 continue
+            await self._listen_to_canary()  # of the last time: this one's is not back yet
             counters = self._outgoing.beat()
             if len(counters) > _MAX_NAMED:  # the full comparison once a minute is their safety net
                 counters = dict(list(counters.items())[-_MAX_NAMED:])
             self.send(ALL, pack(Beat(counters)))
             self.send(inbox(own.node), pack(Beat({})))
-            await self._listen_to_canary()
 
     def _echo(self, subject: Subject, envelope: Envelope) -> None:
         if any(type(item) is Beat for item in envelope.items):
@@ -237,17 +244,16 @@ class Peering:
         return self._clock.monotonic() - min(self._echoed.values(), default=0.0)
 
     async def _listen_to_canary(self) -> None:
-        silent = self._silence()
-        if silent < self._heartbeat_seconds * (_MISSED_CANARIES + 0.5):
+        silent, patience = self._silence(), self._heartbeat_seconds * (_MISSED_CANARIES + 0.5)
+        if silent < patience:
             return
         self._metrics.backplane_canaries_missed += 1
         if not self.deaf:
             self.deaf = True
-            _log.error(
-                "this node does not hear itself through the backplane; connecting anew", seconds=round(silent, 1)
-            )
-            await self._backplane.reconnect()
-        elif silent > 2 * self._heartbeat_seconds * _MISSED_CANARIES and random.random() < 0.3:
+            _log.error("this node does not hear itself through the backplane", seconds=round(silent, 1))
+        # A new connection is given as long as the old one was.
+        if self._clock.monotonic() - self._connected >= patience:
+            self._connected = self._clock.monotonic()
             await self._backplane.reconnect()
 
     # ── questions ─────────────────────────────────────────────────────────────────────────────────────

@@ -209,6 +209,11 @@ _KEEPALIVE: Final = {
 }
 
 
+CUT: Final = (OSError, RuntimeError, AttributeError)
+"""What is raised, besides the library's own errors, of a connection that is closed while it is used: uvloop says
+RuntimeError, and redis-py AttributeError where another task closes it."""
+
+
 @contextlib.contextmanager
 def translated(*, wrote: bool = False) -> Iterator[None]:
     """Turn the client's errors into ours. `wrote`: what fails may have been done (OutcomeUnknown)."""
@@ -216,8 +221,7 @@ def translated(*, wrote: bool = False) -> Iterator[None]:
         yield
     except (redis_errors.BusyLoadingError, redis_errors.ReadOnlyError, redis_errors.AuthenticationError) as error:
         raise StoreUnavailable(f"the server refuses for now: {error}") from error
-    except (redis_errors.ConnectionError, redis_errors.TimeoutError, OSError, RuntimeError) as error:
-        # uvloop says RuntimeError of a connection that was closed meanwhile.
+    except (redis_errors.ConnectionError, redis_errors.TimeoutError, *CUT) as error:
         kind = OutcomeUnknown if wrote else StoreUnavailable
         raise kind(f"the server does not answer: {error or type(error).__name__}") from error
     except redis_errors.RedisError as error:

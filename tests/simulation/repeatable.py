@@ -36,13 +36,15 @@ class OrderedSet(dict[T, None]):
     def remove(self, item: T) -> None:
         del self[item]
 
-    def update(self, items: Iterable[T]) -> None:  # type: ignore[override]
-        for item in items:
-            self[item] = None
+    def update(self, *many: Iterable[T]) -> None:  # type: ignore[override]
+        for items in many:
+            for item in items:
+                self[item] = None
 
-    def difference_update(self, items: Iterable[T]) -> None:
-        for item in items:
-            self.discard(item)
+    def difference_update(self, *many: Iterable[T]) -> None:
+        for items in many:
+            for item in items:
+                self.discard(item)
 
     def isdisjoint(self, items: Iterable[T]) -> bool:
         return not any(item in self for item in items)

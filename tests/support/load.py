@@ -285,7 +285,7 @@ class _Visit:
                 self.note(message)
                 await self.prove(client, message)
             way = self.rng.choice(("cut", "disconnect", "lost"))
-            if way == "disconnect":
+            if way == "disconnect" and self.pongs:  # who answers nothing would wait for the end of the closing
                 await client.disconnect()
             elif way == "lost":
                 raise ConnectionError("we hang up")

@@ -1,9 +1,9 @@
-"""URLs of Redis and Valkey at a Unix socket."""
+"""URLs of Redis and Valkey at a Unix socket; the client library's errors."""
 
 import pytest
 
-from postroom.errors import ConfigurationError
-from postroom.redis_link import parse_url
+from postroom.errors import ConfigurationError, OutcomeUnknown, StoreUnavailable
+from postroom.redis_link import parse_url, translated
 
 
 def test_a_unix_socket_is_named_by_its_path() -> None:
@@ -28,3 +28,12 @@ def test_what_is_wrong_is_said(url: str, said: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         parse_url(url)
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError(), RuntimeError("closed"), AttributeError("no writer")])
+def test_a_connection_that_is_closed_while_it_is_used_is_one_without_an_answer(error: Exception) -> None:
+    """redis-py says AttributeError where another task closes the connection; a node ended of it."""
+    with pytest.raises(StoreUnavailable), translated():
+        raise error
+    with pytest.raises(OutcomeUnknown), translated(wrote=True):
+        raise error

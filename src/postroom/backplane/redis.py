@@ -64,15 +64,21 @@ class _Line:
         async with self._writing:
             try:
                 await self._connection.send_command(*command)
-            except RuntimeError as error:  # uvloop: the connection was closed meanwhile
+            except (RuntimeError, AttributeError) as error:  # see `CUT`
                 raise Cut(str(error)) from error
+
+    async def _read(self) -> Any:
+        try:
+            return await self._connection.read_response(timeout=self._seconds / 2, push_request=True)
+        except (RuntimeError, AttributeError) as error:  # see `CUT`
+            raise Cut(str(error)) from error
 
     async def listen(self, heard: Callable[[bytes, bytes], None]) -> None:
         """Hand over what comes, until the connection is cut or does not answer."""
         asked = False
         while True:
             try:
-                reply = await self._connection.read_response(timeout=self._seconds / 2, push_request=True)
+                reply = await self._read()
             except (TimeoutError, redis_errors.TimeoutError):
                 if asked:
                     raise Cut("the server does not answer") from None

@@ -12,7 +12,7 @@ import structlog
 from redis import exceptions as redis_errors
 
 from postroom.errors import StoreUnavailable
-from postroom.redis_link import RedisUrl, pool_of
+from postroom.redis_link import CUT, RedisUrl, pool_of
 
 _log = structlog.get_logger("postroom.store")
 
@@ -150,14 +150,14 @@ async def _exchange(pool: Any, commands: Callable[[], Sequence[Sequence[bytes]]]
     try:
         async with asyncio.timeout(seconds):
             connection = await pool.get_connection()
-    except (redis_errors.RedisError, OSError, RuntimeError) as error:  # uvloop: of a closed connection
+    except (redis_errors.RedisError, *CUT) as error:
         if _is_final(error):
             raise
         raise NotSent(_reason(error)) from error
     try:
         async with asyncio.timeout(seconds):
             return await _converse(connection, commands())
-    except (redis_errors.RedisError, OSError, RuntimeError) as error:  # uvloop: of a closed connection
+    except (redis_errors.RedisError, *CUT) as error:
         await connection.disconnect(nowait=True)
         raise Unanswered(_reason(error)) from error
     finally:
