@@ -41,7 +41,7 @@ def running(command: Sequence[str], port: int, *, http: bool = True) -> Iterator
     """A process that answers at `port`; its id."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        _wait_for(port, http=http)
+        wait_for(port, http=http)
         yield process.pid
     finally:
         process.terminate()
@@ -52,7 +52,8 @@ def running(command: Sequence[str], port: int, *, http: bool = True) -> Iterator
             process.wait()
 
 
-def _wait_for(port: int, *, http: bool) -> None:
+def wait_for(port: int, *, http: bool) -> None:
+    """Return once something answers at `port`. Raises TimeoutError."""
     until = time.monotonic() + 20
     while time.monotonic() < until:
         try:

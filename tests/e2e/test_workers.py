@@ -197,6 +197,17 @@ async def test_workers_at_a_unix_socket_on_a_store_that_is_named(tmp_path: Path,
         workers.close()
 
 
+async def test_an_embedded_valkey_carries_messages_beside_another_store(
+    start: Callable[..., Workers], fresh_url: str
+) -> None:
+    workers = await asyncio.to_thread(start, store=fresh_url, options=["--backplane", "embedded:"])
+    assert "valkey" in workers.engine().name()
+    async with await workers.client_at(FIRST, "ann") as ann, await workers.client_at(SECOND, "ben") as ben:
+        await ben.subscribe("/topic/x")
+        await ann.send("/topic/x", "hello")
+        assert (await ben.message()).text == "hello"
+
+
 # ── what cannot work is said in one line ──────────────────────────────────────────────────────────────
 
 
@@ -258,6 +269,15 @@ def test_a_failure_of_all_workers_is_said_by_the_first(tmp_path: Path) -> None:
     code, lines = refused(tmp_path, config=config)
     assert code == 2
     assert lines == ["postroom: auth.jwt: key-file missing.pem cannot be read: No such file or directory"]
+
+
+def test_a_valkey_that_cannot_read_its_data_ends_the_whole(tmp_path: Path) -> None:
+    data = tmp_path / "postroom-data" / "workers" / "appendonlydir"
+    data.mkdir(parents=True)
+    (data / "appendonly.aof.manifest").write_text("nonsense\n", encoding="utf-8")
+    code, lines = refused(tmp_path, "--dev")
+    assert code == 1
+    assert lines == ["postroom: the embedded Valkey ended with exit code 1; see postroom-data/workers/valkey.log"]
 
 
 def test_one_folder_is_for_one_server(start: Callable[..., Workers], tmp_path: Path) -> None:

@@ -43,6 +43,14 @@ def test_check_config_says_what_the_settings_come_to(tmp_path: Path) -> None:
     assert "CHAT" in said
 
 
+def test_check_config_knows_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "postroom.toml").write_text("dev = true\nworkers = 3\n")
+    code, said = run("check-config")
+    assert code == 0
+    assert said.startswith("ok: node-1, 3 workers on 127.0.0.1:8080, store embedded:\n")
+
+
 def test_check_config_names_the_line_that_is_wrong(tmp_path: Path) -> None:
     file = tmp_path / "x.toml"
     file.write_text("dev = true\n\nprot = 1\n")
@@ -59,6 +67,8 @@ def test_check_config_names_the_line_that_is_wrong(tmp_path: Path) -> None:
         ("trusted-proxies = ['10.0.0.1/8']\n", "x.toml:1: trusted-proxies: 10.0.0.1/8 has host bits set"),
         ("[auth.header]\nname = 'X-User'\ntrusted = ['10.0.0.1/8']\n", "auth.header: trusted: 10.0.0.1/8"),
         ("dev = true\nstore = 'mongodb://x'\n", "no store serves 'mongodb://x'"),
+        ("dev = true\nworkers = 2\nstore = 'sqlite:///x.db'\n", "store: sqlite: is for one process, and 2 workers"),
+        ("dev = true\nworkers = 0\n", "x.toml:2: workers: "),
         ("", "no authentication is configured"),
     ],
 )

@@ -35,9 +35,12 @@ class Death(Struct, frozen=True):
 
 
 class Kept:
-    """The program `name`, which `launch` starts. `died` is told of each end that nobody asked for."""
+    """The program `name`, which `launch` starts.
 
-    def __init__(self, name: str, launch: Callable[[], Awaitable[Launched]], died: Callable[[Death], None]) -> None:
+    `died` is told of each end that nobody asked for, and says whether it is to be started again.
+    """
+
+    def __init__(self, name: str, launch: Callable[[], Awaitable[Launched]], died: Callable[[Death], bool]) -> None:
         self.name = name
         self.serving = asyncio.Event()
         self._launch = launch
@@ -48,7 +51,7 @@ class Kept:
         self._settled = asyncio.Event()
 
     async def run(self) -> None:
-        """Keep it running until `end`."""
+        """Keep it running until `end`, or until it has died for good."""
         loop = asyncio.get_running_loop()
         while not self._over.is_set():
             began = loop.time()
@@ -62,7 +65,8 @@ class Kept:
             self._child = None
             if launched.child.ending:
                 continue
-            self._died(Death(self.name, code, served))
+            if not self._died(Death(self.name, code, served)):
+                return
             if served and loop.time() - began > _HEALTHY_SECONDS:
                 self._pause = _FIRST_PAUSE
             await self._rest(how_it_ended(code))

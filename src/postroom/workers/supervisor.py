@@ -195,23 +195,25 @@ class _Supervisor:
 
     # ── what happens ──────────────────────────────────────────────────────────────────────────────────
 
-    def _engine_died(self, death: Death) -> None:
+    def _engine_died(self, death: Death) -> bool:
         if not self._stored and self._valkey is not None:
             log = self._valkey.folder / self._valkey.log
             self._error = NoValkey(f"{death.name} {how_it_ended(death.code)}; see {log}")
             self._stopping.set()
+        return not self._stopping.is_set()
 
-    def _worker_died(self, death: Death) -> None:
+    def _worker_died(self, death: Death) -> bool:
         if death.served:
-            return
+            return True
         hopeless = death.code == _CONFIGURATION and not any(worker.serving.is_set() for worker in self._workers)
         if self._served and not hopeless:
-            return
+            return True
         if death.code > 0:
             self._code = death.code
         else:
             self._error = WorkerDied(f"{death.name} {how_it_ended(death.code)} before it served")
         self._stopping.set()
+        return False
 
     def _stop(self) -> None:
         """Somebody asks for the end; who asks twice does not want to wait."""

@@ -22,6 +22,7 @@ class Program:
     def __init__(self, says: str) -> None:
         self.says = says
         self.starts = 0
+        self.hopeful = True
         self.deaths: list[Death] = []
         self.changed = asyncio.Event()
 
@@ -35,9 +36,10 @@ class Program:
 
         return Launched(child, serving)
 
-    def died(self, death: Death) -> None:
+    def died(self, death: Death) -> bool:
         self.deaths.append(death)
         self.changed.set()
+        return self.hopeful
 
     async def until(self, what: Callable[[], bool]) -> None:
         async with asyncio.timeout(DEADLINE):
@@ -81,6 +83,15 @@ async def test_what_fails_again_and_again_is_given_more_and_more_time(monkeypatc
         program.says = SERVES
         async with asyncio.timeout(DEADLINE):
             await it.serving.wait()
+
+
+async def test_what_died_for_good_is_left_alone() -> None:
+    program = Program(FAILS)
+    program.hopeful = False
+    async with asyncio.timeout(DEADLINE):
+        await Kept("it", program.launch, program.died).run()
+    assert program.deaths == [Death("it", 3, False)]
+    assert program.starts == 1
 
 
 async def test_renewing_returns_once_it_serves_anew_or_does_not() -> None:
