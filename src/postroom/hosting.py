@@ -56,6 +56,7 @@ class Host:
         """Serve the ASGI lifespan protocol."""
         await receive()  # lifespan.startup
         started = False
+        outcome = {"type": "lifespan.shutdown.complete"}
         try:
             async with self.opened():
                 started = True
@@ -65,10 +66,8 @@ class Host:
             if started:
                 _log.exception("the node ended")
                 raise
-            _log.error("the node could not be opened", reason=str(error))
-            await send({"type": "lifespan.startup.failed", "message": f"postroom: {error}"})
-            return
-        await send({"type": "lifespan.shutdown.complete"})
+            outcome = {"type": "lifespan.startup.failed", "message": f"postroom: {error}"}
+        await send(outcome)
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request or a WebSocket; 503 while nothing is open."""

@@ -4,8 +4,9 @@ import asyncio
 import json
 import os
 import subprocess
+import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from tests.support.asgi import FORMS, AsgiServer
 from tests.support.client import StompClient
 from tests.support.deadline import DEADLINE
 from tests.support.services import require
+
+from postroom.delivery.proof import SIGN_SECONDS
 
 pytestmark = pytest.mark.e2e
 
@@ -40,8 +43,8 @@ def make_asgi(tmp_path: Path) -> Iterator[Make]:
     """Starts a server of the test's own."""
     started: list[AsgiServer] = []
 
-    def make(form: str, **options: str) -> AsgiServer:
-        started.append(AsgiServer(tmp_path, form, **options))
+    def make(form: str, *, config: str = "", store: str = "", options: Sequence[str] = ()) -> AsgiServer:
+        started.append(AsgiServer(tmp_path, form, config=config, store=store, options=options))
         started[-1].start()
         return started[-1]
 
@@ -165,3 +168,68 @@ async def test_sigterm_loses_nothing_and_ends(make_asgi: Make, form: str) -> Non
     async with await StompClient.connect(server, "bob") as bob:
         await bob.subscribe("/user/queue/x", ack="client")
         assert (await bob.message()).text == "kept"
+
+
+async def test_two_heart_beats_apart_prove_what_came_before(make_asgi: Make) -> None:
+    server = await asyncio.to_thread(make_asgi, "uvicorn")
+    async with await StompClient.connect(server, "ann") as ann:
+        await ann.send("/user/bob/queue/x", "kept")
+    async with await StompClient.connect(server, "bob") as bob:
+        await bob.subscribe("/user/queue/x", ack="auto")
+        assert (await bob.message()).text == "kept"
+        began = time.monotonic()
+        while server.metrics()["confirmed"] == 0:
+            assert time.monotonic() < began + SIGN_SECONDS + DEADLINE
+            await bob.barrier()
+        assert time.monotonic() > began + SIGN_SECONDS - 1
+    async with await StompClient.connect(server, "bob") as bob:
+        await bob.subscribe("/user/queue/x", ack="auto")
+        await bob.barrier()
+        assert bob.waiting() == []
+
+
+async def test_what_nothing_proved_comes_again(make_asgi: Make) -> None:
+    server = await asyncio.to_thread(make_asgi, "uvicorn")
+    async with await StompClient.connect(server, "bob") as bob:
+        await bob.subscribe("/user/queue/x", ack="auto")
+        await bob.send("/user/bob/queue/x", "once")
+        first = await bob.message()
+        for _ in range(10):
+            await bob.barrier()
+    async with await StompClient.connect(server, "bob") as bob:
+        await bob.subscribe("/user/queue/x", ack="auto")
+        again = await bob.message()
+        assert again.headers["redelivered"] == "true"
+        assert again.headers["message-id"] == first.headers["message-id"]
+
+
+async def test_workers_are_nodes_of_a_cluster(make_asgi: Make, fresh_url: str) -> None:
+    server = await asyncio.to_thread(make_asgi, "uvicorn", store=fresh_url, options=("--workers", "2"))
+    clients: dict[str, StompClient] = {}
+    try:
+        async with asyncio.timeout(2 * DEADLINE):
+            while len(clients) < 2:  # the system chooses the worker
+                client = await StompClient.connect(server, f"u{len(clients)}")
+                if client.connected.headers["server"] in clients:
+                    await client.cut()
+                else:
+                    clients[client.connected.headers["server"]] = client
+        one, two = clients.values()
+        await two.subscribe("/user/queue/x", ack="client")
+        await one.send(f"/user/{two.connected.headers['user-name']}/queue/x", "from one to the other")
+        assert (await two.message()).text == "from one to the other"
+    finally:
+        for client in clients.values():
+            await client.cut()
+
+
+def test_a_second_worker_on_one_file_is_refused_in_one_line(tmp_path: Path) -> None:
+    server = AsgiServer(tmp_path, "uvicorn", options=("--workers", "2"))
+    server.launch()
+    try:
+        end = time.monotonic() + 2 * DEADLINE
+        while "is in use by another process: a SQLite store serves one node" not in server.output():
+            assert time.monotonic() < end, server.output()
+            time.sleep(0.02)
+    finally:
+        server.stop()

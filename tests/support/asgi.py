@@ -1,6 +1,7 @@
 """Postroom as an application of other ASGI servers, each a process."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.support.server import Server
@@ -19,11 +20,12 @@ FORMS = {
 class AsgiServer(Server):
     """An example under an ASGI server; its settings come from the environment, as an operator's would."""
 
-    def __init__(self, folder: Path, form: str, *, config: str = "", store: str = "", module: str = "") -> None:
-        super().__init__(folder, config=config, store=store)
+    def __init__(
+        self, folder: Path, form: str, *, config: str = "", store: str = "", options: Sequence[str] = ()
+    ) -> None:
+        super().__init__(folder, config=config, store=store, options=options)
         self.form = form
-        named, self.mount = FORMS[form]
-        self._module = module or named
+        self._module, self.mount = FORMS[form]
 
     @property
     def url(self) -> str:
@@ -39,12 +41,13 @@ class AsgiServer(Server):
         port, app = str(self.port), f"{self._module}:app"
         match self.form:
             case "hypercorn":
-                options = ["--bind", f"127.0.0.1:{port}", "--graceful-timeout", "1"]
+                where = ["--bind", f"127.0.0.1:{port}", "--graceful-timeout", "1"]
             case "granian":
-                options = ["--interface", "asgi", "--host", "127.0.0.1", "--port", port]
+                where = ["--interface", "asgi", "--host", "127.0.0.1", "--port", port]
             case _:
-                return [sys.executable, "-m", "uvicorn", "--ws", "websockets-sansio", "--port", port, app]
-        return [sys.executable, "-m", self.form, *options, app]
+                where = ["--ws", "websockets-sansio", "--port", port]
+        program = self.form if self.form in ("hypercorn", "granian") else "uvicorn"
+        return [sys.executable, "-m", program, *where, *self._options, app]
 
     def _environment(self) -> dict[str, str]:
         environment = super()._environment()

@@ -67,7 +67,7 @@ class Run:
 
     A sender has `pipeline` messages without a receipt, and waits `pause` seconds, give or take, before the next.
     What is refused because the store is away is sent again under the same key: only with one at a time does that keep
-    the order.
+    the order. Without `pings` the server cannot ask what its clients have: what `ack:auto` confirms is not known then.
     """
 
     def __init__(
@@ -80,9 +80,10 @@ class Run:
         users: int,
         pipeline: int = 4,
         pause: float = 0.0,
+        pings: bool = True,
     ) -> None:
         self.server = server
-        self.pipeline, self.pause = pipeline, pause
+        self.pipeline, self.pause, self.pings = pipeline, pause, pings
         self.in_time = True
         self.resumptions: list[Resumption] = []
         self.senders, self.messages, self.users = senders, messages, users
@@ -272,6 +273,7 @@ class _Visit:
         self.rng = rng
         self.ack = rng.choice(MODES)
         self.pongs = rng.random() < 0.85
+        self.confirms = self.pongs and run.pings
         self.stays = rng.randint(5, 150)
         self.offsets: list[int] = []
         self.acknowledged: set[int] = set()
@@ -316,7 +318,7 @@ class _Visit:
         known = self.rng.random() < 0.1
         offset = self.offsets[-1]
         if self.ack == "auto":
-            if known and self.pongs:
+            if known and self.confirms:
                 await client.confirmed()
                 self.history.note(Confirmed(self.name, offset))
         elif self.ack == "client":
