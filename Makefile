@@ -7,7 +7,7 @@ NODES ?= 2
 SEEDS ?= 1000
 SEED ?= 1
 
-.PHONY: setup run test test-faults simulate check bench bench-cluster bench-wire engines docs lock
+.PHONY: setup run test test-faults simulate check bench bench-cluster bench-wire engines fuzz docs lock
 
 setup: $(VENV)/.ready tests/clients/node_modules/.ready
 
@@ -46,9 +46,9 @@ simulate: $(VENV)/.ready
 check: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy src tests examples benchmarks
+	$(BIN)/mypy src tests examples benchmarks fuzz
 	$(BIN)/lint-imports
-	$(BIN)/codespell src tests docs examples benchmarks README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md
+	$(BIN)/codespell src tests docs examples benchmarks fuzz README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md
 
 bench: $(VENV)/.ready benchmarks/servers/node_modules/.ready
 	$(BIN)/python -m benchmarks.run
@@ -63,6 +63,14 @@ bench-wire: $(VENV)/.ready
 engines: setup
 	$(BIN)/python -m pytest tests/contracts -q --postroom-report build/engines.json
 	$(BIN)/python -m postroom.testing.table build/engines.json > docs/reference/engines.md
+
+# Each target for so many seconds; what is found lies in fuzz/findings.
+FUZZ_SECONDS ?= 120
+FUZZ_TARGETS ?= $(shell $(BIN)/python -c "from fuzz.targets import TARGETS; print(*TARGETS)")
+
+fuzz: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock --group fuzz
+	for target in $(FUZZ_TARGETS); do $(BIN)/python -m fuzz.run $$target -max_total_time=$(FUZZ_SECONDS) || exit 1; done
 
 docs: $(VENV)/.ready
 	$(BIN)/mkdocs build --strict

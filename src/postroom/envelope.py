@@ -143,7 +143,7 @@ def unseal(payload: bytes) -> Envelope:
     """The envelope. Raises Unreadable."""
     try:
         envelope = _envelope.decode(payload)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Unreadable(f"a payload of {len(payload)} bytes cannot be read: {error}") from None
     if envelope.version != VERSION:
         raise Unreadable(f"a payload of version {envelope.version} cannot be read here")

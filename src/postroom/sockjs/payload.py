@@ -23,7 +23,7 @@ def messages(body: bytes) -> list[bytes]:
         return [text.encode() for text in _decode(body)]
     except msgspec.ValidationError:
         raise BadPayload("Payload expected.") from None
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return _leniently(body)
 
 
@@ -44,7 +44,7 @@ def websocket_messages(body: bytes) -> list[bytes]:
         found = _decode_one(body)
     except msgspec.ValidationError:
         raise BadPayload("Payload expected.") from None
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         if not body.lstrip().startswith(b"["):
             raise BadPayload("Broken JSON encoding.") from None
         return _leniently(body)

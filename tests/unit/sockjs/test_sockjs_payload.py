@@ -28,7 +28,7 @@ def test_any_bytes_are_messages_or_refused(body: bytes) -> None:
 _FORM = "application/x-www-form-urlencoded; charset=UTF-8"
 
 
-@pytest.mark.parametrize("body", [b"[" * 100_000, b"[1" + b"0" * 5000 + b"]"])
+@pytest.mark.parametrize("body", [b"[" * 100_000, b"[1" + b"0" * 5000 + b"]", b'["\x80"]', b'"\xff"'])
 def test_hostile_json_is_refused(body: bytes) -> None:
     with pytest.raises(payload.BadPayload):
         payload.messages(body)
