@@ -97,7 +97,51 @@ class Answer(Struct, frozen=True, array_like=True, tag="r", gc=False):
     yes: bool
 
 
-Item = Tell | Cast | Miss | Beat | Ask | Answer
+class Call(Struct, frozen=True, array_like=True, tag="q", gc=False):
+    """A client's HTTP request for a session that lives on your node. Its answer comes in `Part`s with its number."""
+
+    number: int
+    method: str
+    path: str
+    query: str
+    headers: dict[str, str]
+    peer_address: str
+    secure: bool
+    body: bytes
+
+
+class Taken(Struct, frozen=True, array_like=True, tag="k", gc=False):
+    """Your call is being answered."""
+
+    number: int
+
+
+class Part(Struct, frozen=True, array_like=True, tag="p", gc=False):
+    """The next part of the answer to your call, counted from 1; the first has status and headers."""
+
+    number: int
+    sequence: int
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+    last: bool
+
+
+class Got(Struct, frozen=True, array_like=True, tag="g", gc=False):
+    """Of the answer to my call so many parts have come, and so many are written to the client."""
+
+    number: int
+    received: int
+    written: int
+
+
+class Gone(Struct, frozen=True, array_like=True, tag="x", gc=False):
+    """The client of my call has left, or its answer has a hole: the answer is of no use any more."""
+
+    number: int
+
+
+Item = Tell | Cast | Miss | Beat | Ask | Answer | Call | Taken | Part | Got | Gone
 
 
 class Head(Struct, frozen=True, array_like=True, gc=False):

@@ -22,6 +22,7 @@ from postroom.metrics import Metrics
 from postroom.peering import ALL, Peering, inbox
 from postroom.position import LogKey
 from postroom.relay import Relay
+from postroom.roaming import ITEMS, Roaming
 from postroom.scheme import scheme_of
 from postroom.store.base import DirectoryStore
 
@@ -58,6 +59,8 @@ class Mesh:
         clock: Clock,
         receive: Callable[[Subject, Lease, Item], None],
         fenced: Callable[[], None],
+        spawn: Callable[[Coroutine[Any, Any, None]], None],
+        quiet_seconds: float,
     ) -> None:
         self._node = node
         self._times = times
@@ -78,12 +81,14 @@ class Mesh:
             metrics=metrics,
             highest=lambda: mailbox.highest,
             seen=mailbox.saw,
-            receive=receive,
+            receive=self._take,
             missed=self._missed,
             interrupted=self._interrupted,
             follows=lambda: self.interest.subjects,
             answer=self._answer,
         )
+        self._receive = receive
+        self.roaming = Roaming(self._peering, self.directory, spawn=spawn, quiet_seconds=quiet_seconds)
         scheme = scheme_of(routing, self.directory)
         self.relay = Relay(scheme, self._peering, self.directory, metrics)
         self.interest = Interest(backplane, self.directory, scheme, self._peering, hub.users)
@@ -118,6 +123,7 @@ class Mesh:
         await self._peering.flush()
         with contextlib.suppress(StoreUnavailable):  # then the lease ends by itself
             await self.interest.withdraw()
+            await self.roaming.claims.withdraw()
             await self.directory.retire()
 
     def reasons_not_ready(self) -> list[str]:
@@ -151,17 +157,25 @@ class Mesh:
         log = LogKey(UserName(ask.user) if ask.user is not None else None, ask.name)
         return self._mailbox.delivers(log, ask.owner)
 
+    def _take(self, subject: Subject, sender: Lease, item: Item) -> None:
+        if type(item) in ITEMS:
+            self.roaming.receive(sender, item)
+        else:
+            self._receive(subject, sender, item)
+
     # ── membership ────────────────────────────────────────────────────────────────────────────────────
 
     def _joined(self, lease: Lease) -> None:
         _log.info("joined", node=lease.node, incarnation=lease.incarnation, peers=len(self.directory.peers))
         self._peering.joined(lease)
         self.interest.rejoined()
+        self.roaming.rejoined()
         self._missed(None)
 
     def _ended(self, peer: Lease) -> None:
         # It may have died between an append and its tell, and no counter shows that.
         self._peering.left(peer)
+        self.roaming.ended(peer)
         self._missed(None)
 
     def _interrupted(self) -> None:

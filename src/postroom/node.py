@@ -29,6 +29,7 @@ from postroom.message import Message, StoredMessage
 from postroom.metrics import Metrics
 from postroom.outbox import Flusher
 from postroom.position import LogKey
+from postroom.roaming import Roaming
 from postroom.router import Router
 from postroom.store import directory_of, open_store
 from postroom.store.base import DirectoryStore, Store
@@ -43,6 +44,7 @@ _HOUSEKEEPING_SECONDS: Final = 5.0
 _PROBE_SECONDS: Final = 1.0
 _SERVICE_RESTART: Final = 1012
 _LAST_WORDS_SECONDS: Final = 10.0
+_HEARTBEAT_MARGIN_SECONDS: Final = 10.0
 
 
 class Node:
@@ -186,6 +188,8 @@ class Node:
             clock=self._clock,
             receive=lambda subject, sender, item: self.router.receive(subject, sender, item),
             fenced=self._fenced,
+            spawn=self._spawn,
+            quiet_seconds=settings.sockjs.heartbeat_seconds + _HEARTBEAT_MARGIN_SECONDS,
         )
 
     def _fenced(self) -> None:
@@ -250,6 +254,11 @@ class Node:
         except HandshakeRefused:
             self.metrics.connections_refused += 1
             raise
+
+    @property
+    def roaming(self) -> Roaming | None:
+        """How SockJS sessions of other nodes are reached; None for a node alone."""
+        return self._mesh.roaming if self._mesh is not None else None
 
     def identify(self, handshake: Handshake) -> UserName | None:
         """Whom a request's credentials name, if anybody."""

@@ -45,6 +45,7 @@ class Site:
             node.endpoint(),
             _options(settings, body_bytes=self.max_message_bytes),
             identify=node.identify,
+            elsewhere=node.roaming,
             otherwise=web,
         )
         self.route = _route(settings.endpoints.stomp, node.endpoint(), self.web)

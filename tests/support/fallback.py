@@ -25,9 +25,11 @@ class Fallback:
         self.port = port
         self.url = f"{prefix}/000/{session or uuid.uuid4().hex}"
         self.headers = dict(headers or {})
-        self._streaming = streaming
+        self.streaming = streaming
         self._connection: Http | None = None
         self._reply: Reply | None = None
+        self._asked = False
+        self._rest = b""
         self._frames: list[Frame] = []
         self.opened = False
         self.closed: tuple[int, str] | None = None
@@ -71,32 +73,55 @@ class Fallback:
         """Read on: one frame of SockJS, or the end of a response. Where none is open a request is made."""
         if self._reply is None:
             self.request()
+            if self.streaming:
+                return  # with its beginning, frames may have come
         assert self._reply is not None
-        if not self._streaming:
+        if not self.streaming:
             self._take(self._reply.load().body)
             self._reply = None
             return
         chunk = self._reply.chunk()
         if chunk:
-            self._take(chunk)
+            # A proxy may cut the stream into other chunks.
+            whole, end, self._rest = (self._rest + chunk).rpartition(b"\n")
+            self._take(whole + end)
         else:
             self._reply = None
 
     def request(self) -> None:
-        """Begin a receiving request."""
+        """Begin a receiving request, and wait for its answer to begin."""
+        if not self._asked:
+            self.ask()
+        assert self._connection is not None
+        self._asked = False
+        self._reply = self._connection.head()
+        assert self._reply.status == 200, self._reply.status
+        self._rest = b""
+        while self.streaming and not self._rest.startswith(b"h" * 2048 + b"\n"):
+            self._rest += self._reply.chunk()
+        if self.streaming:
+            whole, end, self._rest = self._rest[2049:].rpartition(b"\n")
+            self._take(whole + end)
+
+    def ask(self) -> None:
+        """Send a receiving request."""
         if self._connection is None:
             self._connection = Http(self.port)
-        kind = "xhr_streaming" if self._streaming else "xhr"
-        self._reply = self._connection.ask("POST", f"{self.url}/{kind}", headers=self.headers)
-        assert self._reply.status == 200, self._reply.status
-        if self._streaming:
-            assert len(self._reply.chunk()) == 2049
+        kind = "xhr_streaming" if self.streaming else "xhr"
+        self._connection.send("POST", f"{self.url}/{kind}", headers=self.headers)
+        self._asked = True
 
     def until_response_ends(self) -> None:
         """Read until the server ends the response, and ask for no other."""
-        assert self._streaming
+        assert self.streaming
         while self._reply is not None:
             self.turn()
+
+    def hop(self, port: int, *, streaming: bool) -> None:
+        """From the next request on, use this node, and this way. No response may be open."""
+        assert self._reply is None
+        self.drop()
+        self.port, self.streaming = port, streaming
 
     def drop(self) -> None:
         """Cut the receiving connection."""
@@ -104,6 +129,7 @@ class Fallback:
             self._connection.close()
             self._connection = None
             self._reply = None
+            self._asked = False
 
     def _take(self, data: bytes) -> None:
         for line in data.decode().splitlines():

@@ -39,6 +39,8 @@ http {{
       proxy_read_timeout 1h;
       proxy_send_timeout 1h;
       proxy_buffering off;
+      proxy_request_buffering off;
+      client_max_body_size 8m;
       proxy_next_upstream error timeout http_503;
       proxy_connect_timeout 2s;
     }}

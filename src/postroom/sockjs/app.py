@@ -1,44 +1,39 @@
 """SockJS 0.3.3 as an ASGI application: every transport, over one session handler."""
 
 import secrets
-from collections.abc import Callable
 from email.utils import formatdate
 from typing import Final
-from urllib.parse import parse_qs
 
 from msgspec import structs
 
 from postroom.clock import SystemClock
 from postroom.errors import HandshakeRefused
-from postroom.sockjs import headers, iframe, payload
-from postroom.sockjs.exchange import PLAIN, Exchange, Gone, TooLarge
+from postroom.sockjs import headers, iframe
+from postroom.sockjs.elsewhere import Elsewhere
+from postroom.sockjs.exchange import NOT_FOUND, PLAIN, Exchange
 from postroom.sockjs.info import info
 from postroom.sockjs.options import Options
 from postroom.sockjs.paths import METHODS, Kind, Place, place
-from postroom.sockjs.polling import Owner, PollingTransport, Table
-from postroom.sockjs.receiving import Response
+from postroom.sockjs.sessions import Identify, Sessions
 from postroom.sockjs.websocket import Heartbeats, framed
-from postroom.sockjs.wires import RECEIVING, BadCallback, wire
+from postroom.sockjs.wires import RECEIVING
 from postroom.transport.asgi import Application, Receive, Scope, Send, refuse, route_path, serve_websocket
 from postroom.transport.base import Endpoint, Handshake
 from postroom.transport.origin import origin_allowed
 
 _GREETING: Final = b"Welcome to SockJS!\n"
-_NOT_FOUND: Final = b"404 Error: Page not found\n"
 _CORS: Final = frozenset({Kind.INFO, Kind.XHR, Kind.XHR_STREAMING, Kind.XHR_SEND, Kind.EVENTSOURCE})
 _WEBSOCKETS: Final = frozenset({Kind.WEBSOCKET, Kind.RAW_WEBSOCKET})
 _OLD_AND_NEW: Final = ("13", "8", "7")
 _clock = SystemClock()
-
-Identify = Callable[[Handshake], str | None]
-"""Whom a request's credentials name; None: nobody. Raises nothing."""
 
 
 class SockJS:
     """A SockJS service at `prefix`, for the sessions that `endpoint` accepts.
 
     `endpoint.check` is asked before a session opens; `options.origins` are checked at every request. A session
-    that `identify` gave a name to is served to that name alone. Requests outside `prefix` go to `otherwise`.
+    that `identify` gave a name to is served to that name alone. Requests for a session of another node are answered
+    there, through `elsewhere`. Requests outside `prefix` go to `otherwise`.
 
     WebSockets: `route` gives a server of ours the endpoints below the prefix; every other ASGI server brings them
     as scopes of their own.
@@ -51,14 +46,16 @@ class SockJS:
         options: Options | None = None,
         *,
         identify: Identify | None = None,
+        elsewhere: Elsewhere | None = None,
         otherwise: Application | None = None,
     ) -> None:
         self._prefix = prefix
         self._endpoint = endpoint
         self._options = options = options if options is not None else Options()
-        self._identify = identify
         self._otherwise = otherwise
-        self._table = Table()
+        self._sessions = Sessions(endpoint, options, identify=identify, elsewhere=elsewhere)
+        if elsewhere is not None:
+            elsewhere.serve = self._serve_forwarded
         self._page = iframe.page(options.client_url)
         self._etag = iframe.etag(self._page)
         raw = structs.replace(endpoint, check=self._check, versions=_OLD_AND_NEW)
@@ -70,7 +67,7 @@ class SockJS:
     @property
     def sessions(self) -> int:
         """How many sessions over HTTP there are."""
-        return len(self._table)
+        return len(self._sessions)
 
     def route(self, path: str) -> Endpoint | None:
         """The WebSocket endpoint at `path`; None: there is none."""
@@ -85,18 +82,22 @@ class SockJS:
         """One request, or one WebSocket."""
         path = "" if scope["type"] == "lifespan" else route_path(scope)
         if scope["type"] == "lifespan" or not self.serves(path):
-            await self._elsewhere(scope, receive, send)
+            await self._outside(scope, receive, send)
         elif scope["type"] == "websocket":
             await self._serve_websocket(scope, receive, send, path)
         else:
             below = place(path[len(self._prefix) :])
             await self._serve(Exchange(scope, receive, send, path=path), below)
 
-    async def _elsewhere(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _serve_forwarded(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = Exchange(scope, receive, send, path=scope["path"], forwarded=True)
+        await self._serve(exchange, place(scope["path"][len(self._prefix) :]))
+
+    async def _outside(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._otherwise is not None:
             await self._otherwise(scope, receive, send)
         elif scope["type"] == "http":
-            await Exchange(scope, receive, send, path="").answer(404, [PLAIN], _NOT_FOUND)
+            await Exchange(scope, receive, send, path="").answer(404, [PLAIN], NOT_FOUND)
         elif scope["type"] == "websocket":
             await receive()  # websocket.connect
             await refuse(scope, send, 404, "no WebSocket is served here")
@@ -120,7 +121,7 @@ class SockJS:
 
     async def _serve(self, exchange: Exchange, found: Place | None) -> None:
         if found is None or not self._enabled(found.kind):
-            await exchange.answer(404, [PLAIN], _NOT_FOUND)
+            await exchange.answer(404, [PLAIN], NOT_FOUND)
         elif exchange.method not in METHODS[found.kind]:
             await exchange.answer(405, [("Allow", ", ".join(METHODS[found.kind]))])
         elif found.kind in _WEBSOCKETS:
@@ -175,85 +176,9 @@ class SockJS:
         elif not origin_allowed(handshake, origins):
             await exchange.answer(403, [*about, PLAIN], b"this origin is not allowed")
         elif found.kind in RECEIVING:
-            await self._receiving(exchange, found, about)
+            await self._sessions.receive(exchange, found, about)
         else:
-            await self._sending(exchange, found, about)
-
-    async def _sending(self, exchange: Exchange, found: Place, about: headers.Headers) -> None:
-        transport = self._table.find(found.session)
-        try:
-            body = await exchange.body(self._options.body_bytes)
-            if found.kind is Kind.XHR_SEND:
-                messages = payload.messages(body)
-            else:
-                messages = payload.form_messages(body, exchange.handshake.headers.get("content-type", ""))
-        except Gone:
-            return
-        except TooLarge:
-            said = f"a request's body has at most {self._options.body_bytes} bytes"
-            await exchange.answer(413, [*about, PLAIN, ("Connection", "close")], said.encode())
-            return
-        except payload.BadPayload as error:
-            await exchange.answer(500, [*about, PLAIN], str(error).encode())
-            return
-        if transport is None:
-            await exchange.answer(404, [*about, PLAIN], _NOT_FOUND)
-            return
-        if not self._owns(exchange.handshake, transport):
-            await exchange.answer(403, [*about, PLAIN], b"this session is another's")
-            return
-        await transport.receive(messages)
-        if found.kind is Kind.XHR_SEND:
-            await exchange.answer(204, [*about, PLAIN])
-        else:
-            await exchange.answer(200, [*about, PLAIN], b"ok")
-
-    async def _receiving(self, exchange: Exchange, found: Place, about: headers.Headers) -> None:
-        try:
-            dress = wire(found.kind, _callback(exchange.handshake.query))
-        except BadCallback as error:
-            await exchange.answer(500, [*about, PLAIN], str(error).encode())
-            return
-        if found.kind is Kind.HTMLFILE:
-            about.append(headers.framed_by(self._options.origins))
-        about.append(("Content-Type", dress.content_type))
-        transport = self._table.find(found.session)
-        if transport is None:
-            try:
-                transport = self._open(exchange.handshake, found.session)
-            except HandshakeRefused as refused:
-                about[-1] = PLAIN
-                await exchange.answer(refused.status, about, refused.reason.encode())
-                return
-        elif not self._owns(exchange.handshake, transport):
-            about[-1] = PLAIN
-            await exchange.answer(403, about, b"this session is another's")
-            return
-        await Response(exchange, transport, dress, about, max_bytes=self._options.response_bytes).run()
-
-    def _open(self, handshake: Handshake, session_id: str) -> PollingTransport:
-        self._endpoint.check(handshake)
-        transport = PollingTransport(self._table, session_id, self._options, self._owner(handshake))
-        transport.begin(self._endpoint.accept(handshake, transport))
-        return transport
-
-    # ── whose session it is ───────────────────────────────────────────────────────────────────────────
-
-    def _owner(self, handshake: Handshake) -> Owner:
-        # A page's own requests have an Origin or not, by their method; those of other origins always have one.
-        own = origin_allowed(handshake, ())
-        who = self._identify(handshake) if self._identify is not None else None
-        return Owner("" if own else handshake.headers["origin"], who)
-
-    def _owns(self, handshake: Handshake, transport: PollingTransport) -> bool:
-        opened, now = transport.owner, self._owner(handshake)
-        return now.origin == opened.origin and (opened.who is None or now.who == opened.who)
-
-
-def _callback(query: str) -> str | None:
-    fields = parse_qs(query, max_num_fields=100)
-    found = fields.get("c") or fields.get("callback")
-    return found[0] if found else None
+            await self._sessions.send(exchange, found, about)
 
 
 def _cached() -> headers.Headers:

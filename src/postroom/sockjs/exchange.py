@@ -6,6 +6,7 @@ from typing import Final
 from postroom.sockjs.headers import Headers, with_origin
 from postroom.transport.asgi import Receive, Scope, Send, handshake_of
 
+NOT_FOUND: Final = b"404 Error: Page not found\n"
 PLAIN: Final = ("Content-Type", "text/plain; charset=UTF-8")
 _NO_BODY: Final = (204, 304)
 
@@ -19,11 +20,13 @@ class Gone(Exception):
 
 
 class Exchange:
-    """A request, and the one answer to it."""
+    """A request, and the one answer to it; `forwarded`: by another node. What writes raises Gone where it knows
+    that the client will not get it."""
 
-    __slots__ = ("_receive", "_send", "handshake", "method")
+    __slots__ = ("_receive", "_send", "forwarded", "handshake", "method")
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, *, path: str) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, *, path: str, forwarded: bool = False) -> None:
+        self.forwarded = forwarded
         self.method: str = scope["method"]
         self.handshake = with_origin(handshake_of(scope, path))
         self._receive = receive

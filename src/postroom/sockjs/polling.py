@@ -4,7 +4,8 @@ All sessions of a service share one timer.
 """
 
 import asyncio
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import structlog
@@ -20,6 +21,7 @@ from postroom.wheel import TICK_SECONDS, Wheel
 _log = structlog.get_logger("postroom.sockjs")
 
 _ABNORMAL: Final = 1006
+_NEWS_SECONDS: Final = 0.2
 _NORMAL: Final = 1000
 _INTERNAL_ERROR: Final = 1011
 
@@ -33,6 +35,7 @@ class Table:
     """The sessions of one service by their id, and the timer that looks at their deadlines."""
 
     def __init__(self, clock: Clock | None = None) -> None:
+        self.forgotten: Callable[[str], None] | None = None
         self._wheel = Wheel(clock if clock is not None else SystemClock())
         self._sessions: dict[str, PollingTransport] = {}
         self._turning = False
@@ -62,6 +65,8 @@ class Table:
         transport = self._sessions.pop(session, None)
         if transport is not None:
             self._wheel.discard(transport)
+            if self.forgotten is not None:
+                self.forgotten(session)
 
     def watch(self, transport: "PollingTransport", due: float) -> None:
         """Look at its deadlines at `due`."""
@@ -95,6 +100,7 @@ class PollingTransport:
         "_resumed",
         "_since",
         "_table",
+        "_unsettled",
         "owner",
         "session",
         "slot",
@@ -109,6 +115,7 @@ class PollingTransport:
         self._options = options
         self._receiver: Receiver | None = None
         self._attachment: Attachment | None = None
+        self._unsettled: Attachment | None = None
         self._resumed: asyncio.Event | None = None
         table.add(session_id, self)
         self._since = table.now
@@ -192,6 +199,8 @@ class PollingTransport:
         """A receiving request begins; there must be no other."""
         self._attachment = attachment = Attachment(self.session)
         self._since = self._table.now
+        if self._options.heartbeat_seconds < self._options.disconnect_seconds:
+            self._look_again()  # what is waited for is nearer than what was
         for token in self.session.attach():
             if self._receiver is not None:
                 self._receiver.proved(token)
@@ -216,18 +225,39 @@ class PollingTransport:
         return frame
 
     def complete(self, attachment: "Attachment") -> None:
-        """The response has all that it will have."""
+        """The response has all that it will have. Another request may come; it waits until this one is `settled`."""
         if self._attachment is attachment:
             self._attachment = None
+            self._unsettled = attachment
             self.session.detach()
             self._since = self._table.now
             self._look_again()
 
+    def settled(self, attachment: "Attachment") -> None:
+        """All of a complete response was written to the client's connection."""
+        if self._unsettled is attachment:
+            self._unsettled = None
+            attachment.settled.set()
+
+    async def vacant(self) -> bool:
+        """Whether another receiving request may begin. News of the end of the last one may be on its way.
+
+        While the last bytes of a complete response are being written by another node, it waits for those.
+        """
+        if self._attachment is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_NEWS_SECONDS):
+                    await self._attachment.settled.wait()
+        while self._unsettled is not None:
+            await self._unsettled.settled.wait()
+        return self._attachment is None
+
     def interrupted(self, attachment: "Attachment") -> None:
-        """The response has ended; where it was not complete, nobody knows what the client got."""
-        if self._attachment is attachment:
+        """The response has ended; where it was not complete and settled, nobody knows what the client got."""
+        if attachment in (self._attachment, self._unsettled):
             self.session.interrupt()
             self.complete(attachment)
+            self.settled(attachment)
             self._over(_ABNORMAL, "the connection was interrupted")
 
     # ── time ──────────────────────────────────────────────────────────────────────────────────────────
@@ -284,7 +314,7 @@ class PollingTransport:
 class Attachment:
     """The hold of one receiving request on a session."""
 
-    __slots__ = ("_session", "_waiter", "beat", "ended", "gone")
+    __slots__ = ("_session", "_waiter", "beat", "ended", "gone", "settled")
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -292,6 +322,7 @@ class Attachment:
         self.beat = False  # a heart-beat is due
         self.ended = False  # the response should end, so that the next request proves it
         self.gone = False  # the client has left
+        self.settled = asyncio.Event()  # all was written
 
     def leave(self) -> None:
         """The client has left."""

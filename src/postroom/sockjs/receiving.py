@@ -1,16 +1,12 @@
 """A receiving request: it waits for frames, and ends as its transport wants."""
 
 import asyncio
-from typing import Final
 
-from postroom.sockjs.exchange import Exchange
+from postroom.sockjs.exchange import Exchange, Gone
 from postroom.sockjs.headers import Headers
 from postroom.sockjs.polling import Attachment, PollingTransport
 from postroom.sockjs.session import OTHER_OPEN
 from postroom.sockjs.wires import Wire
-
-_TURNS: Final = 4
-"""How many turns of the loop a request waits for the end of another one, which may be on its way already."""
 
 
 class Response:
@@ -30,11 +26,7 @@ class Response:
 
     async def run(self) -> None:
         """Answer with what there is for the session's client, or with the sentence that another request is open."""
-        for _ in range(_TURNS):
-            if not self._transport.session.attached:
-                break
-            await asyncio.sleep(0)
-        if self._transport.session.attached:
+        if not await self._transport.vacant():
             await self._refuse()
             return
         attachment = self._transport.attach()
@@ -45,6 +37,8 @@ class Response:
                 await self._watched(attachment)
             else:
                 await self._poll(attachment)
+        except* Gone:
+            pass  # the client has left
         finally:
             self._transport.interrupted(attachment)
 
@@ -78,6 +72,7 @@ class Response:
             if frame is not None:
                 self._transport.complete(attachment)
                 await self._exchange.answer(200, self._about, self._wire.dress(frame))
+                self._transport.settled(attachment)
                 return
             await attachment.wait()
 
@@ -89,13 +84,16 @@ class Response:
                 dressed = self._wire.dress(frame)
                 sent += len(dressed)
                 if transport.session.said_goodbye or sent >= self._max_bytes:
-                    transport.complete(attachment)
-                    await self._exchange.part(dressed, last=True)
+                    await self._end(attachment, dressed)
                     return
                 await self._exchange.part(dressed)
             elif attachment.ended:
-                transport.complete(attachment)
-                await self._exchange.part(b"", last=True)
+                await self._end(attachment, b"")
                 return
             else:
                 await attachment.wait()
+
+    async def _end(self, attachment: Attachment, last: bytes) -> None:
+        self._transport.complete(attachment)
+        await self._exchange.part(last, last=True)
+        self._transport.settled(attachment)
