@@ -11,7 +11,7 @@ import structlog
 
 from postroom import logs
 from postroom.config import Settings, check_authentication, load
-from postroom.errors import ConfigurationError, MissingExtra, PostroomError
+from postroom.errors import ConfigurationError, MissingExtra, NodeReplaced, PostroomError
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -35,7 +35,7 @@ class _Group(click.Group):
 
     def _say(self, error: Exception, context: click.Context) -> None:
         click.echo(f"postroom: {error}", err=True)
-        context.exit(2 if isinstance(error, ConfigurationError) else 1)
+        context.exit(2 if isinstance(error, ConfigurationError | NodeReplaced) else 1)
 
     def list_commands(self, context: click.Context) -> list[str]:
         return sorted([*super().list_commands(context), "bench"])

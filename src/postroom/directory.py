@@ -9,7 +9,7 @@ import structlog
 from postroom.clock import Clock
 from postroom.cluster.membership import Membership
 from postroom.cluster.routes import Routes
-from postroom.errors import LeaseLost, StoreUnavailable
+from postroom.errors import LeaseLost, LeaseTaken, NodeReplaced, StoreUnavailable
 from postroom.identity import Lease, NodeId, UserName
 from postroom.store.base import DirectoryStore
 
@@ -20,7 +20,8 @@ class Directory:
     """The node's membership. `joined`, `ended` and `fenced` tell the node what changes.
 
     `fenced` is called when others held this node for dead while it lived, before it joins again: it must close
-    its sessions first.
+    its sessions first. A node whose lease another incarnation has taken waits `patience` seconds whether a namesake
+    speaks (`replaced`); where none does it was a join of its own, done late, and the node takes a new lease.
     """
 
     def __init__(
@@ -31,9 +32,12 @@ class Directory:
         lease_seconds: float,
         renew_seconds: float,
         cache_seconds: float,
+        patience: float,
         clock: Clock,
     ) -> None:
         self._store = store
+        self._patience = patience
+        self._replaced = asyncio.Event()
         self.node = node
         self._lease_seconds, self._renew_seconds = lease_seconds, renew_seconds
         self._clock = clock
@@ -67,10 +71,14 @@ class Directory:
         lease, alive = await self._take()
         self._begin(lease, alive)
 
+    def replaced(self) -> None:
+        """A node of this one's name, started later, is at work: `run` ends."""
+        self._replaced.set()
+
     async def run(self) -> None:
-        """Renew the lease for as long as the node lives."""
+        """Renew the lease for as long as the node lives. Raises NodeReplaced."""
         while True:
-            await asyncio.sleep(self._renew_seconds * random.uniform(0.8, 1.0))
+            await self._pause(self._renew_seconds * random.uniform(0.8, 1.0))
             try:
                 await self._renew()
                 await self._sweep()
@@ -82,6 +90,14 @@ class Directory:
         if self.lease is not None:
             await self._store.retire(self.lease)
 
+    async def _pause(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._replaced.wait()
+        except TimeoutError:
+            return
+        raise NodeReplaced(f"another node with the id {self.node} was started later, and is at work: this one ends")
+
     async def _renew(self) -> None:
         lease = self.lease
         assert lease is not None
@@ -90,6 +106,8 @@ class Directory:
             alive = await self._store.renew(lease, self._lease_seconds)
         except LeaseLost as error:
             _log.error("this node lost its lease", reason=str(error))
+            if isinstance(error, LeaseTaken):
+                await self._pause(self._patience)
             await self._rejoin()
         else:
             self._renewed = asked

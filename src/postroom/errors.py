@@ -20,6 +20,8 @@
     │   └── OutcomeUnknown     … and may repeat under the same key
     ├── BackplaneUnavailable   nobody at once: counted; reconciliation makes good
     ├── LeaseLost              the node: closes its sessions first, asks later
+    │   └── LeaseTaken         the node: waits whether its namesake speaks, and ends then
+    ├── NodeReplaced           the CLI: exits with 2, for a restart would only take the name back
     ├── ConfigurationError     the operator: one line with file, line and what would be right
     └── MissingExtra           the installer: which extra to install
 """
@@ -114,6 +116,14 @@ class BackplaneUnavailable(PostroomError):
 
 class LeaseLost(PostroomError):
     """The node's lease is another incarnation's, or over."""
+
+
+class LeaseTaken(LeaseLost):
+    """Another incarnation holds the lease."""
+
+
+class NodeReplaced(PostroomError):
+    """A node of the same name was started later, and is at work: this one must end."""
 
 
 class ConfigurationError(PostroomError):

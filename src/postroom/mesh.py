@@ -30,6 +30,8 @@ _log = structlog.get_logger("postroom.mesh")
 
 _DEBOUNCE_SECONDS: Final = 0.05
 _ANSWER_SECONDS: Final = 1.0
+_NAMESAKE_BEATS: Final = 3
+"""How many heart-beats of a namesake may be lost."""
 
 
 class MeshTimes(Struct, frozen=True):
@@ -72,6 +74,7 @@ class Mesh:
             lease_seconds=times.lease,
             renew_seconds=times.renew,
             cache_seconds=times.route_cache,
+            patience=times.heartbeat * _NAMESAKE_BEATS,
             clock=clock,
         )
         self._peering = Peering(
@@ -84,6 +87,7 @@ class Mesh:
             receive=self._take,
             missed=self._missed,
             interrupted=self._interrupted,
+            replaced=self.directory.replaced,
             follows=lambda: self.interest.subjects,
             answer=self._answer,
         )

@@ -39,7 +39,8 @@ def inbox(node: NodeId) -> Subject:
 class Peering:
     """Sends and receives items. Anything sent may be lost.
 
-    `missed` is called with the subject on which something was, `interrupted` where it may have been any.
+    `missed` is called with the subject on which something was, `interrupted` where it may have been any, `replaced`
+    where a later start of a node with this one's name speaks.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Peering:
         receive: Receive,
         missed: Callable[[Subject], None],
         interrupted: Callable[[], None],
+        replaced: Callable[[], None],
         follows: Callable[[], set[Subject]],
         answer: Callable[[Ask], bool],
     ) -> None:
@@ -63,7 +65,8 @@ class Peering:
         self._metrics = metrics
         self._highest, self._seen = highest, seen
         self._receive, self._missed, self._follows, self._answer = receive, missed, follows, answer
-        self._told_of_interruption = interrupted
+        self._told_of_interruption, self._replaced = interrupted, replaced
+        self._incarnations: set[int] = set()
         self._own: Lease | None = None
         self._outgoing, self._incoming = Outgoing(), Incoming()
         self._pending: dict[Subject, list[bytes]] = {}
@@ -81,6 +84,7 @@ class Peering:
     def joined(self, own: Lease) -> None:
         """This node has a new incarnation: it counts from 1 again, and is not its older self."""
         self._own = own
+        self._incarnations.add(own.incarnation)
         self._outgoing = Outgoing()
         self._echoed = dict.fromkeys((ALL, inbox(own.node)), self._clock.monotonic())
 
@@ -187,6 +191,8 @@ class Peering:
         if envelope.node == own.node:
             if envelope.incarnation == own.incarnation:
                 self._echo(subject, envelope)
+            elif envelope.incarnation not in self._incarnations:
+                self._hear_namesake(subject, envelope.incarnation > own.incarnation)
             return
         sender = Lease(NodeId(envelope.node), envelope.incarnation)
         self._seen(envelope.highest)
@@ -203,6 +209,13 @@ class Peering:
                 case _:
                     metrics.backplane_items_received += 1
                     self._receive(subject, sender, item)
+
+    def _hear_namesake(self, subject: Subject, later: bool) -> None:
+        # Of two with one name the one that was started later stays: it may have taken the place of one that hung.
+        if later:
+            self._replaced()
+        else:
+            self._missed(subject)
 
     def _interrupted(self) -> None:
         self._metrics.backplane_interruptions += 1

@@ -62,7 +62,9 @@ def test_a_join_that_was_done_twice_is_made_again_and_ends_no_node(at: int) -> N
         clock = VirtualClock(asyncio.get_running_loop())
         store = Usurped(clock=clock)
         store.usurped_at = at
-        directory = Directory(store, NodeId("n"), lease_seconds=3, renew_seconds=1, cache_seconds=1, clock=clock)
+        directory = Directory(
+            store, NodeId("n"), lease_seconds=3, renew_seconds=1, cache_seconds=1, patience=1, clock=clock
+        )
         if at == 1:
             with pytest.raises(StoreUnavailable, match="another node took the name n"):
                 await directory.join()

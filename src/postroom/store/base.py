@@ -163,7 +163,7 @@ class DirectoryStore(Protocol):
     """Who is where. An entry counts for nothing once its node's lease has ended.
 
     An engine that keeps one is named in the entry point group `postroom.directories` too. Raises
-    StoreUnavailable, and LeaseLost where said.
+    StoreUnavailable, and LeaseLost or LeaseTaken where said.
     """
 
     async def join(self, node: NodeId, seconds: float) -> Lease:
@@ -173,7 +173,7 @@ class DirectoryStore(Protocol):
     async def renew(self, lease: Lease, seconds: float) -> Sequence[Lease]:
         """Live on for `seconds` from now; all live leases, one's own included.
 
-        Raises LeaseLost where it has ended or another incarnation has taken the id over.
+        Raises LeaseLost where it has ended, LeaseTaken where another incarnation has taken the id over.
         """
         ...
 

@@ -7,7 +7,7 @@ from typing import ClassVar, Self
 
 from postroom.channel import Retention
 from postroom.clock import Clock, SystemClock
-from postroom.errors import KeyReused, LeaseLost, MailboxFull, MessageTooLarge, Refused
+from postroom.errors import KeyReused, LeaseLost, LeaseTaken, MailboxFull, MessageTooLarge, Refused
 from postroom.identity import NodeId, UserName
 from postroom.memory_link import name_of
 from postroom.message import StoredMessage
@@ -274,7 +274,9 @@ class MemoryStore:
         now, nodes = self._clock.monotonic(), self._kept.nodes
         held, until = nodes.get(lease.node, (None, 0.0))
         if held != lease:
-            raise LeaseLost(f"another node took the name {lease.node}" if held is not None else "the lease has ended")
+            if held is not None:
+                raise LeaseTaken(f"another node took the name {lease.node}")
+            raise LeaseLost("the lease has ended")
         if until <= now:
             del nodes[lease.node]
             raise LeaseLost("the lease has ended")

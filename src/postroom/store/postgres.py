@@ -13,7 +13,7 @@ from typing import Any, Final, Self, cast
 import structlog
 
 from postroom.clock import Clock
-from postroom.errors import LeaseLost, Refused, StoreUnavailable
+from postroom.errors import LeaseLost, LeaseTaken, Refused, StoreUnavailable
 from postroom.identity import Lease, NodeId, UserName
 from postroom.position import Epoch, Head, LogKey, Position
 from postroom.postgres_link import Lines, Trouble, parse_url
@@ -104,8 +104,10 @@ class PostgresStore:
             try:
                 return await chosen.ask(statement, arguments, seconds)
             except Trouble as trouble:
-                if trouble.code in (_ENDED, _TAKEN):
+                if trouble.code == _ENDED:
                     raise LeaseLost(str(trouble)) from trouble
+                if trouble.code == _TAKEN:
+                    raise LeaseTaken(str(trouble)) from trouble
                 raise
 
         return await self._patience.call(attempt, appends=appends)

@@ -14,7 +14,7 @@ from typing import Any, Final, Self
 import structlog
 
 from postroom.clock import Clock
-from postroom.errors import LeaseLost, OutcomeUnknown, Refused, StoreUnavailable
+from postroom.errors import LeaseLost, LeaseTaken, OutcomeUnknown, Refused, StoreUnavailable
 from postroom.identity import NodeId, UserName
 from postroom.position import Head, LogKey, Position
 from postroom.redis_link import parse_url
@@ -264,7 +264,7 @@ class RedisStore:
         """See `DirectoryStore.renew`."""
         outcome, *rest = await self._node_call("renew", lease.node, lease.incarnation, seconds)
         if outcome == b"taken":
-            raise LeaseLost(f"another node took the name {lease.node}")
+            raise LeaseTaken(f"another node took the name {lease.node}")
         if outcome == b"ended":
             raise LeaseLost("the lease has ended")
         return [codec.unpack_lease(each) for each in rest[1:]]

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import pytest
 
-from postroom.errors import LeaseLost
+from postroom.errors import LeaseLost, LeaseTaken
 from postroom.identity import NodeId, UserName
 from postroom.position import LogKey
 from postroom.store.base import DirectoryStore, Store
@@ -84,7 +84,7 @@ class DirectoryStoreContract:
     async def test_another_incarnation_takes_the_name_over(self, store: Directing) -> None:
         old = await store.join(ONE, SECONDS)
         new = await store.join(ONE, SECONDS)
-        with pytest.raises(LeaseLost, match="one"):
+        with pytest.raises(LeaseTaken, match="one"):
             await store.renew(old, SECONDS)
         assert [*await store.renew(new, SECONDS)] == [new]
 
