@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import os
-import subprocess
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
@@ -14,14 +12,12 @@ import websockets
 from tests.support.asgi import FORMS, AsgiServer
 from tests.support.client import StompClient
 from tests.support.deadline import DEADLINE
-from tests.support.services import require
+from tests.support.node import talk
 
 from postroom.delivery.proof import SIGN_SECONDS
 
 pytestmark = pytest.mark.e2e
 
-_HERE = Path(__file__).parent
-_PACKAGES = _HERE.parent / "clients" / "node_modules"
 Make = Callable[..., AsgiServer]
 CUTS_ITS_CLIENTS = ("hypercorn", "granian")
 """At SIGTERM, before it tells the application."""
@@ -58,18 +54,7 @@ def make_asgi(tmp_path: Path) -> Iterator[Make]:
     [("stompjs-7", "ws"), ("stompjs-7", "sockjs-1.6"), ("stompjs-2", "sockjs-1.1"), ("webstomp", "ws")],
 )
 def test_two_users_talk_in_node(asgi: AsgiServer, library: str, socket: str) -> None:
-    require("node")
-    require("npm packages", found=(_PACKAGES / "stompjs").is_dir(), install="cd tests/clients && npm ci")
-    ended = subprocess.run(
-        ["node", str(_HERE / "clients" / "talk.cjs"), library, socket, str(asgi.port), "1", asgi.mount],
-        env={**os.environ, "NODE_PATH": str(_PACKAGES)},
-        capture_output=True,
-        text=True,
-        timeout=3 * DEADLINE,
-        check=False,
-    )
-    assert ended.returncode == 0, f"{ended.stderr}\n{asgi.output()}"
-    assert ended.stdout.endswith("talked\n")
+    talk(asgi, library, socket, mount=asgi.mount)
 
 
 async def test_ack_client_confirms_all_up_to_it(asgi: AsgiServer) -> None:

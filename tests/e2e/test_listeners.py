@@ -17,6 +17,7 @@ from tests.support.certificates import self_signed
 from tests.support.client import StompClient, WebSocketPipe
 from tests.support.deadline import DEADLINE
 from tests.support.frames import decode, encode
+from tests.support.node import talk
 from tests.support.server import Server
 
 pytestmark = pytest.mark.e2e
@@ -45,6 +46,19 @@ class UnixServer(Server):
                 return answer.read().decode()
 
 
+class TlsServer(Server):
+    """A server whose only port speaks TLS."""
+
+    def __init__(self, folder: Path, certificate: Path, key: Path) -> None:
+        self.trust = ssl.create_default_context(cafile=certificate)
+        super().__init__(folder, config=f'[tls]\ncertificate = "{certificate}"\nkey = "{key}"\n')
+
+    def get(self, path: str) -> str:
+        """The body of an HTTPS answer."""
+        with urllib.request.urlopen(f"https://127.0.0.1:{self.port}{path}", context=self.trust) as answer:
+            return str(answer.read().decode())
+
+
 @pytest.fixture
 def unix(tmp_path: Path) -> Iterator[UnixServer]:
     trusting = '[auth.header]\nname = "X-User"\ntrusted = ["unix"]\n'
@@ -55,25 +69,28 @@ def unix(tmp_path: Path) -> Iterator[UnixServer]:
 
 
 async def test_websockets_over_tls(tmp_path: Path) -> None:
-    certificate, key = self_signed(tmp_path)
-    trust = ssl.create_default_context(cafile=certificate)
-
-    class TlsServer(Server):
-        def get(self, path: str) -> str:
-            with urllib.request.urlopen(f"https://127.0.0.1:{self.port}{path}", context=trust) as answer:
-                return str(answer.read().decode())
-
-    server = TlsServer(tmp_path, config=f'[tls]\ncertificate = "{certificate}"\nkey = "{key}"\n')
+    server = TlsServer(tmp_path, *self_signed(tmp_path))
     await asyncio.to_thread(server.start)
     try:
         url = f"wss://127.0.0.1:{server.port}/ws"
-        async with websockets.connect(url, ssl=trust, compression=None) as pipe:
+        async with websockets.connect(url, ssl=server.trust, compression=None) as pipe:
             client = await StompClient(WebSocketPipe(pipe)).introduced("ann")
             await client.subscribe("/user/queue/x")
             body = "x" * 200_000
             await client.send("/user/ann/queue/x", body)
             assert (await client.message()).text == body
             await client.confirmed()
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize("way", ["ws", "sockjs-1.6"])
+def test_clients_in_node_talk_over_tls(tmp_path: Path, way: str) -> None:
+    certificate, key = self_signed(tmp_path)
+    server = TlsServer(tmp_path, certificate, key)
+    server.start()
+    try:
+        talk(server, "stompjs-7", way, authority=certificate)
     finally:
         server.close()
 

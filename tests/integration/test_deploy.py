@@ -16,36 +16,17 @@ import yaml
 from tests.support.certificates import self_signed
 from tests.support.client import StompClient, WebSocketPipe
 from tests.support.deadline import DEADLINE
+from tests.support.nginx import PROGRAM, around
 from tests.support.server import Server, free_port
 from tests.support.services import require
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
-NGINX = shutil.which("nginx") or "/usr/sbin/nginx"
-_AROUND = """
-daemon off; pid {folder}/nginx.pid; error_log {folder}/error.log;
-events {{ }}
-http {{
-  access_log off;
-  client_body_temp_path {folder}/1; proxy_temp_path {folder}/2; fastcgi_temp_path {folder}/3;
-  uwsgi_temp_path {folder}/4; scgi_temp_path {folder}/5;
-  include {folder}/site.conf;
-}}
-"""
-
-
-def around(folder: Path, site: str) -> list[str]:
-    """Write a whole configuration around one of a site; how to start nginx with it."""
-    require("nginx", found=Path(NGINX).exists(), install="apt-get install nginx-light")
-    proxy = (DEPLOY / "nginx/postroom-proxy.conf").read_text(encoding="utf-8")
-    (folder / "postroom-proxy.conf").write_text(proxy, encoding="utf-8")
-    (folder / "site.conf").write_text(site.replace("/etc/nginx/", f"{folder}/"), encoding="utf-8")
-    (folder / "nginx.conf").write_text(_AROUND.format(folder=folder), encoding="utf-8")
-    return [NGINX, "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", "stderr"]
 
 
 def site(name: str) -> str:
     """A shipped site, its ports such that anybody may listen at them."""
+    require("nginx", found=Path(PROGRAM).exists(), install="apt-get install nginx-light")
     text = (DEPLOY / "nginx" / name).read_text(encoding="utf-8")
     text = re.sub(r"^ *listen \[::\].*\n", "", text, flags=re.MULTILINE)
     return re.sub(r"listen (\d+)", lambda found: f"listen 127.0.0.1:{free_port()}", text)

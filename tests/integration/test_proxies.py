@@ -20,13 +20,14 @@ import websockets
 from tests.support.certificates import self_signed
 from tests.support.client import StompClient, WebSocketPipe
 from tests.support.deadline import DEADLINE
+from tests.support.nginx import around
+from tests.support.node import talk
 from tests.support.server import Server, free_port
 from tests.support.services import require
 from tests.support.valkey import Valkey
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
-CLIENTS = ROOT / "tests" / "clients" / "node_modules"
 PER_ADDRESS = 4
 SETTINGS = f"""
 trusted-proxies = ["127.0.0.1"]
@@ -34,16 +35,6 @@ trusted-proxies = ["127.0.0.1"]
 sessions-per-address = {PER_ADDRESS}
 """
 PROGRAMS = {"nginx": "nginx-light", "haproxy": "haproxy", "caddy": "caddy"}
-_AROUND = """
-{user}daemon off; pid {folder}/nginx.pid; error_log {folder}/error.log;
-events {{ }}
-http {{
-  access_log off;
-  client_body_temp_path {folder}/1; proxy_temp_path {folder}/2; fastcgi_temp_path {folder}/3;
-  uwsgi_temp_path {folder}/4; scgi_temp_path {folder}/5;
-  include {folder}/site.conf;
-}}
-"""
 
 
 class Proxy:
@@ -119,14 +110,10 @@ def nginx(proxy: Proxy) -> list[str]:
     text = nodes_in((DEPLOY / "nginx/postroom.conf").read_text(encoding="utf-8"), proxy.nodes, r" *server {}.*;\n")
     text = re.sub(r"^ *listen \[::\].*\n", "", text, flags=re.MULTILINE)
     text = text.replace("listen 80;", f"listen 127.0.0.1:{free_port()};")
-    text = text.replace("listen 443", f"listen 127.0.0.1:{proxy.port}").replace("/etc/nginx/", f"{proxy.folder}/")
+    text = text.replace("listen 443", f"listen 127.0.0.1:{proxy.port}")
     text = re.sub(r"ssl_certificate /\S+;", f"ssl_certificate {proxy.certificate};", text)
     text = re.sub(r"ssl_certificate_key /\S+;", f"ssl_certificate_key {proxy.key};", text)
-    (proxy.folder / "site.conf").write_text(text, encoding="utf-8")
-    shutil.copy(DEPLOY / "nginx/postroom-proxy.conf", proxy.folder)
-    user = "user root; " if os.geteuid() == 0 else ""  # or its workers may not enter the test's folder
-    (proxy.folder / "nginx.conf").write_text(_AROUND.format(folder=proxy.folder, user=user), encoding="utf-8")
-    return [program("nginx"), "-p", str(proxy.folder), "-c", str(proxy.folder / "nginx.conf"), "-e", "stderr"]
+    return around(proxy.folder, text)
 
 
 def haproxy(proxy: Proxy) -> list[str]:
@@ -207,18 +194,7 @@ async def test_two_users_on_two_nodes_meet(proxy: Proxy) -> None:
 
 @pytest.mark.parametrize("socket", ["ws", "sockjs-1.6"])
 def test_clients_in_node_talk_over_tls(proxy: Proxy, socket: str) -> None:
-    require("node")
-    require("npm packages", found=(CLIENTS / "stompjs").is_dir(), install="cd tests/clients && npm ci")
-    talk = ROOT / "tests/e2e/clients/talk.cjs"
-    ended = subprocess.run(
-        ["node", str(talk), "stompjs-7", socket, str(proxy.port), "2", "", "tls"],
-        env={**os.environ, "NODE_PATH": str(CLIENTS), "NODE_EXTRA_CA_CERTS": str(proxy.certificate)},
-        capture_output=True,
-        text=True,
-        timeout=3 * DEADLINE,
-        check=False,
-    )
-    assert ended.returncode == 0, f"{ended.stderr}\n{proxy.output()}"
+    talk(proxy, "stompjs-7", socket, nodes=2, authority=proxy.certificate)
 
 
 async def test_a_client_is_counted_by_its_own_address(proxy: Proxy) -> None:

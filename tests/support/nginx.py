@@ -1,5 +1,6 @@
 """A real nginx before several nodes: round robin, WebSocket, nothing sticky."""
 
+import os
 import shutil
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 from tests.support.deadline import DEADLINE
 from tests.support.server import free_port
 
+PROGRAM = shutil.which("nginx") or "/usr/sbin/nginx"
 _CONFIG = """
 daemon off;
 worker_processes 1;
@@ -48,6 +50,27 @@ http {{
 }}
 """
 
+_AROUND = """
+{user}daemon off; pid {folder}/nginx.pid; error_log {folder}/error.log;
+events {{ }}
+http {{
+  access_log off;
+  client_body_temp_path {folder}/1; proxy_temp_path {folder}/2; fastcgi_temp_path {folder}/3;
+  uwsgi_temp_path {folder}/4; scgi_temp_path {folder}/5;
+  include {folder}/site.conf;
+}}
+"""
+_SHIPPED = Path(__file__).parents[2] / "deploy" / "nginx" / "postroom-proxy.conf"
+
+
+def around(folder: Path, site: str) -> list[str]:
+    """Write a whole configuration around `site`, one of a file that ships; how to start nginx with it."""
+    shutil.copy(_SHIPPED, folder)
+    (folder / "site.conf").write_text(site.replace("/etc/nginx/", f"{folder}/"), encoding="utf-8")
+    user = "user root; " if os.geteuid() == 0 else ""  # or its workers may not enter the test's folder
+    (folder / "nginx.conf").write_text(_AROUND.format(folder=folder, user=user), encoding="utf-8")
+    return [PROGRAM, "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", "stderr"]
+
 
 class Nginx:
     """One nginx process before the ports of some nodes."""
@@ -63,10 +86,9 @@ class Nginx:
 
     def start(self) -> None:
         """Start it, and return once its port is open."""
-        program = shutil.which("nginx") or "/usr/sbin/nginx"
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [program, "-p", str(self._folder), "-c", str(self._config)], stdout=log, stderr=log
+                [PROGRAM, "-p", str(self._folder), "-c", str(self._config)], stdout=log, stderr=log
             )
         end = time.monotonic() + DEADLINE
         while not (self._folder / "nginx.pid").exists():

@@ -12,6 +12,7 @@ from tests.support.deadline import DEADLINE
 
 from postroom import Postroom, Settings, mount
 from postroom.errors import ConfigurationError
+from postroom.node import Node
 
 MEMORY = Settings(dev=True, store="memory:")
 
@@ -112,6 +113,26 @@ async def test_another_event_loop_is_refused() -> None:
     async with app.lifespan():
         with pytest.raises(RuntimeError, match="another event loop"):
             await asyncio.to_thread(asyncio.run, ask())
+
+
+async def test_a_node_that_dies_is_not_served_any_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    fail = asyncio.Event()
+
+    async def dies(self: Node) -> None:
+        await fail.wait()
+        raise OSError("something that no retry mends")
+
+    monkeypatch.setattr(Node, "_probe_store", dies)
+    app = Postroom(settings=MEMORY)
+    async with asyncio.timeout(DEADLINE), client(app) as http:
+        lifespan = Lifespan(app)
+        await lifespan.started.wait()
+        assert (await http.get("/healthz")).status_code == 200
+        fail.set()
+        with pytest.raises(ExceptionGroup) as died:
+            await lifespan.task
+        assert died.group_contains(OSError, match="no retry mends")
+        assert (await http.get("/healthz")).status_code == 503
 
 
 async def test_settings_made_in_code_are_checked_like_those_of_a_file() -> None:
