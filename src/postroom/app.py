@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+import traceback
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -24,7 +25,7 @@ from postroom.auth.header import HeaderAuthenticator
 from postroom.auth.jwt import JwtAuthenticator
 from postroom.channel import Channel, ChannelRegistry
 from postroom.config import Settings, check_authentication, check_made, settings_from
-from postroom.errors import ConfigurationError
+from postroom.errors import ConfigurationError, PostroomError
 from postroom.handlers import Handler, Handlers
 from postroom.hosting import Host
 from postroom.http.health import status_of
@@ -135,11 +136,23 @@ def load(name: str) -> Postroom:
     sys.path.insert(0, "")
     try:
         found = getattr(importlib.import_module(module), attribute, None)
+    except PostroomError:
+        raise
     except ModuleNotFoundError as error:
         raise ConfigurationError(f"{name!r}: {error}") from error
+    except Exception as error:
+        raise ConfigurationError(f"{name!r} cannot be imported: {_told(error)}") from error
     if not isinstance(found, Postroom):
         raise ConfigurationError(f"{name!r} is no Postroom application: {module} has no Postroom named {attribute}")
     return found
+
+
+def _told(error: Exception) -> str:
+    """What was raised, and where in the application."""
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}:{error.lineno}: {error.msg}"
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{frame.filename}:{frame.lineno}: {type(error).__name__}: {error}"
 
 
 class Place(NamedTuple):

@@ -10,7 +10,7 @@ import click
 import structlog
 
 from postroom import logs
-from postroom.config import Settings, check_authentication, load
+from postroom.config import Settings, check_authentication, load, placed
 from postroom.errors import ConfigurationError, MissingExtra, NodeReplaced, PostroomError
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -121,6 +121,7 @@ def serve(context: click.Context, /, application: str | None, config: Path | Non
     settings = _settings(config, named.settings, **overrides)
     if named.authentication is None:
         check_authentication(settings)
+    _check(settings, _named(config), authenticates=named.authentication is None)
     if settings.dev:
         _log.warning(app.DEVELOPMENT)
     if workers.needed(settings):
@@ -176,24 +177,45 @@ def demo_node() -> None:
 @click.option("--config", type=click.Path(path_type=Path), help="The settings' file (postroom.toml, if there is one).")
 def check_config(config: Path | None) -> None:
     """Say whether the settings are right, and what they come to. Keys are read; the store is not opened."""
-    from postroom import workers
-    from postroom.app import authentication_of
     from postroom.channel import ChannelRegistry
-    from postroom.store import open_store
 
     settings = load(_named(config), os.environ, {})
     check_authentication(settings)
-    authentication_of(settings)
-    if workers.needed(settings):
-        workers.check(settings)
-    else:
-        open_store(settings.store)
+    _check(settings, _named(config))
     several = f", {settings.workers} workers" if settings.workers > 1 else ""
     store = logs.without_passwords(settings.store)
     click.echo(f"ok: {settings.node_id}{several} on {settings.host}:{settings.port}, store {store}")
     for channel in ChannelRegistry(settings.channels).channels:
         kept = "durable" if channel.durable else "transient"
         click.echo(f"  {channel.code:12} {kept:10} {channel.destination}  {channel.description}")
+
+
+def _check(settings: Settings, config: Path | None, *, authenticates: bool = True) -> None:
+    """Make what a node is made of, and open nothing. Raises ConfigurationError, with the line that is wrong."""
+    from postroom import workers
+    from postroom.app import authentication_of
+    from postroom.backplane.base import open_backplane
+    from postroom.listeners import tls_context
+    from postroom.node import backplane_url
+    from postroom.store import directory_of, open_store
+
+    if authenticates:
+        with placed(config, "auth"):
+            authentication_of(settings)
+    if settings.tls is not None:
+        with placed(config, "tls"):
+            tls_context(settings.tls)
+    if workers.needed(settings):
+        with placed(config, "store"):
+            workers.check(settings)
+        return
+    with placed(config, "store"):
+        store = open_store(settings.store)
+    if url := backplane_url(settings):
+        with placed(config, "backplane"):
+            open_backplane(url)
+        with placed(config, "store"):
+            directory_of(store, settings.store)
 
 
 __all__ = ["main"]

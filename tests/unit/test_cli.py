@@ -62,11 +62,23 @@ def test_check_config_names_the_line_that_is_wrong(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[auth.cookie]\nsecret = 'short'\n", "auth.cookie: the secret has 5 characters; at least 32 are needed"),
-        ("[auth.jwt]\nalgorithms = ['RS256']\nkey-file = '/nowhere.pem'\n", "key-file /nowhere.pem cannot be read"),
+        (
+            "[auth.cookie]\nname = 'x'\nsecret = 'short'\n",
+            "x.toml:3: auth.cookie: the secret has 5 characters; at least 32 are needed",
+        ),
+        ("[auth.jwt]\nkey = 'short'\nalgorithms = ['HS256']\n", "x.toml:2: auth.jwt: the key has 5 characters"),
+        ("[auth.jwt]\nkey = 'short'\nalgorithms = ['none']\n", "x.toml:3: auth.jwt: algorithms must be some of"),
+        (
+            "[auth.jwt]\nalgorithms = ['RS256']\nkey-file = '/nowhere.pem'\n",
+            "x.toml:3: auth.jwt: key-file /nowhere.pem",
+        ),
         ("trusted-proxies = ['10.0.0.1/8']\n", "x.toml:1: trusted-proxies: 10.0.0.1/8 has host bits set"),
-        ("[auth.header]\nname = 'X-User'\ntrusted = ['10.0.0.1/8']\n", "auth.header: trusted: 10.0.0.1/8"),
-        ("dev = true\nstore = 'mongodb://x'\n", "no store serves 'mongodb://x'"),
+        ("[auth.header]\nname = 'X-User'\ntrusted = ['10.0.0.1/8']\n", "x.toml:3: auth.header: trusted: 10.0.0.1/8"),
+        ("dev = true\nstore = 'mongodb://x'\n", "x.toml:2: no store serves 'mongodb://x'"),
+        ("dev = true\nbackplane = 'mongodb://x'\n", "x.toml:2: no backplane serves 'mongodb:'"),
+        ("dev = true\nstore = 'memory:'\n[tls]\ncertificate = 'no'\nkey = 'no'\n", "x.toml:4: tls: certificate no"),
+        ("dev = true\n[prefixes]\nbroker = ['/topic']\nuser = '/topic'\n", "x.toml:4: prefixes.user: '/topic' has"),
+        ("dev = true\n[endpoints]\nsockjs = '/ws'\n", "x.toml:3: endpoints.sockjs: stomp and sockjs must be"),
         ("dev = true\nworkers = 2\nstore = 'sqlite:///x.db'\n", "store: sqlite: is for one process, and 2 workers"),
         ("dev = true\nworkers = 0\n", "x.toml:2: workers: "),
         ("", "no authentication is configured"),
@@ -129,10 +141,19 @@ def test_an_unknown_store_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_an_application_that_is_none_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "raises.py").write_text("\nraise ValueError('boom')\n")
+    (tmp_path / "mistyped.py").write_text("def x(:\n")
+    (tmp_path / "contradicts.py").write_text(
+        "from postroom import Channel, Postroom\n"
+        "app = Postroom([Channel(code='A', destination='/topic/a', delivery='durable')])\n"
+    )
     for name, why in (
         ("nothing", "module:attribute"),
         ("missing_module:app", "No module"),
         ("json:dumps", "no Postroom"),
+        ("raises:app", "raises.py:2: ValueError: boom"),
+        ("mistyped:app", "mistyped.py:1: "),
+        ("contradicts:app", "channel A: delivery"),
     ):
         code, said = run("serve", name, "--dev", "--store", "memory:")
         assert code == 2

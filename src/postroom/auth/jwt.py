@@ -57,9 +57,7 @@ class JwtAuthenticator:
         if len(symmetric) > 1:
             raise ConfigurationError("auth.jwt: HS* and public-key algorithms cannot share a key")
         if key is not None and True in symmetric and len(key) < _MIN_SECRET:
-            raise ConfigurationError(
-                f"auth.jwt: the secret has {len(key)} characters; at least {_MIN_SECRET} are needed"
-            )
+            raise ConfigurationError(f"auth.jwt: the key has {len(key)} characters; at least {_MIN_SECRET} are needed")
         self._algorithms = list(algorithms)
         self._key = _prepared(key, self._algorithms) if key is not None else None
         self._jwks = _KeySet(Path(jwks_file), self._algorithms) if jwks_file is not None else None

@@ -1,6 +1,7 @@
 """Settings: defaults < `postroom.toml` < `POSTROOM_*` < the command line."""
 
 from postroom.config.loading import check_authentication, check_made, load, settings_from
+from postroom.config.placing import placed
 from postroom.config.settings import (
     EMBEDDED,
     Auth,
@@ -32,5 +33,6 @@ __all__ = [
     "check_authentication",
     "check_made",
     "load",
+    "placed",
     "settings_from",
 ]

@@ -80,6 +80,11 @@ def check_authentication(settings: Settings) -> None:
         )
 
 
+def lines_of(path: Path | None) -> tuple[Lines, dict[str, Any]]:
+    """The lines of a settings' file, and what it holds; of no file, nothing. Raises ConfigurationError."""
+    return _read(path)
+
+
 def _read(path: Path | None) -> tuple[Lines, dict[str, Any]]:
     file = path if path is not None else DEFAULT_FILE
     if path is None and not file.exists():
@@ -151,11 +156,13 @@ def _check(settings: Settings, lines: Lines, variables: Mapping[str, Keys]) -> N
         for path in paths:
             if not _PATH.fullmatch(path):
                 raise wrong(keys, f"{path!r} must begin with '/', and not end with one, such as '/app'")
-    every = [prefixes.user, *prefixes.app, *prefixes.broker]
-    if len(set(every)) < len(every):
-        raise wrong(("prefixes",), "each prefix has one meaning; give user, app and broker different ones")
+    every = [("user", prefixes.user), *(("app", p) for p in prefixes.app), *(("broker", p) for p in prefixes.broker)]
+    for name, path in every:
+        if [other for _, other in every].count(path) > 1 and (lines.knows(("prefixes", name)) or name == "broker"):
+            raise wrong(("prefixes", name), f"{path!r} has one meaning; give user, app and broker different prefixes")
     if endpoints.stomp == endpoints.sockjs:
-        raise wrong(("endpoints",), "stomp and sockjs must be different paths")
+        named = "stomp" if lines.knows(("endpoints", "stomp")) else "sockjs"
+        raise wrong(("endpoints", named), "stomp and sockjs must be different paths")
     for origin in settings.origins:
         if origin != "*" and not _AUTHORITY.fullmatch(origin):
             raise wrong(("origins",), f"{origin!r} must be a scheme and a host, such as 'https://chat.example'")

@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from postroom.auth.cookie import CookieAuthenticator
 from postroom.demo.panes import PaneAuthenticator
-from postroom.destination import user_name
+from postroom.destination import Destinations, Prefixes, user_name
 from postroom.errors import PostroomError, Refused
 from postroom.http.post import Post
 from postroom.identity import UserName
@@ -25,6 +25,7 @@ from postroom.identity import UserName
 _STATIC: Final = Path(__file__).with_name("static")
 _MAX_FORM: Final = 65_536
 _REPLY: Final = "/topic/reply"
+_DESTINATIONS: Final = Destinations(Prefixes())
 _POLICY: Final = "default-src 'self'; connect-src 'self' ws: wss:; base-uri 'none'; form-action 'self'"
 _HEADERS: Final = {
     "Content-Security-Policy": f"{_POLICY}; frame-ancestors 'none'",
@@ -146,6 +147,10 @@ class ChatPage:
         name = destination.removeprefix("/user")
         if not name.startswith("/"):
             return JSONResponse({"code": "500", "msg": "destination must be such as /topic/reply"})
+        try:
+            name = _DESTINATIONS.of_user(who, name).name
+        except Refused as error:
+            return JSONResponse({"code": "500", "msg": str(error)})
         return _Unread(self._post, who, name, request)
 
 

@@ -142,6 +142,19 @@ async def test_pull_hands_out_what_waits(browser: httpx.AsyncClient, post: FakeP
     assert post.cleared
 
 
+@pytest.mark.parametrize(
+    "destination", ["", "topic/reply", "/topic/../reply", "/topic//reply", "/topic/\n", "/" + "x" * 300]
+)
+async def test_pull_from_no_destination_fails(browser: httpx.AsyncClient, post: FakePost, destination: str) -> None:
+    await log_in(browser)
+    post.waiting = [b"kept"]
+    answer = await browser.post("/wsTemplate/pullUnreadMessage", data={"destination": destination})
+    assert answer.status_code == 200
+    assert answer.json()["code"] == "500"
+    assert answer.json()["msg"]
+    assert not post.cleared
+
+
 async def test_pull_of_an_empty_mailbox_has_no_result(browser: httpx.AsyncClient) -> None:
     await log_in(browser)
     answer = await browser.post("/wsTemplate/pullUnreadMessage", data={"destination": "/topic/reply"})
