@@ -91,7 +91,7 @@ def own_postgres() -> Iterator[Postgres]:
 @pytest.fixture(scope="module")
 def arrangement() -> str:
     """What `make_server` and its like start: one node, or two behind nginx with this routing, such as `directory`,
-    or `directory over nats` where the backplane is not the store's."""
+    or `directory over nats` where the backplane is not the store's, or `… on postgres` where that is no Valkey."""
     return ONE_NODE
 
 
@@ -110,14 +110,18 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="module")
 def _start(arrangement: str, request: pytest.FixtureRequest) -> Start:
+    def own_url(engine: str) -> str:
+        server, name = request.getfixturevalue(engine), f"t{next(_names)}"
+        return server.url(name) if isinstance(server, Postgres) else f"{server.url}?prefix={name}"
+
     def start(folder: Path, config: str = "", application: str = "") -> Server:
         if arrangement == ONE_NODE:
             server = Server(folder, config=config, application=application)
         else:
             require("nginx", install="apt-get install nginx-light")
-            store = f"{request.getfixturevalue('valkey').url}?prefix=t{next(_names)}"
-            routing, _, carrier = arrangement.partition(" over ")
-            backplane = f"{request.getfixturevalue(carrier).url}?prefix=t{next(_names)}" if carrier else ""
+            ways, _, keeper = arrangement.partition(" on ")
+            routing, _, carrier = ways.partition(" over ")
+            store, backplane = own_url(keeper or "valkey"), own_url(carrier) if carrier else ""
             server = Nodes(folder, store, config=config, application=application, routing=routing, backplane=backplane)
         try:
             server.start()

@@ -12,8 +12,8 @@ Options, after `?`: `schema` (that holds all of Postroom's, `postroom`), `pool` 
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator
-from typing import Annotated, Any, Final
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from typing import Annotated, Any, Final, TypeVar
 from urllib.parse import parse_qsl, urlencode
 
 import msgspec
@@ -25,6 +25,8 @@ try:
     import asyncpg
 except ModuleNotFoundError as error:  # pragma: no cover
     raise MissingExtra("postgresql://", "postgres") from error
+
+T = TypeVar("T")
 
 _Seconds = Annotated[float, Meta(gt=0, le=3600)]
 
@@ -115,10 +117,17 @@ class Line:
         A call that takes longer is left to the server and its connection cut: a request to cancel it could end a
         commit's waiting for its replica, and what no replica has would then count as stored.
         """
+        return await self._in_time(self.connection.fetch(statement, *arguments), seconds)
+
+    async def do(self, statements: str, seconds: float) -> None:
+        """Have the server do what has no rows and no arguments, several at once. Raises Trouble, as `ask` does."""
+        await self._in_time(self.connection.execute(statements), seconds)
+
+    async def _in_time(self, call: Coroutine[Any, Any, T], seconds: float) -> T:
         loop = asyncio.get_running_loop()
         end = loop.call_later(seconds, self.close)
         try:
-            return await self.connection.fetch(statement, *arguments)
+            return await call
         except asyncpg.PostgresError as error:
             raise trouble_of(error, sent=True) from error
         except (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError, RuntimeError) as error:
@@ -143,12 +152,20 @@ class Line:
         return not self.connection.is_closed()
 
 
-async def connect(url: PostgresUrl, seconds: float | None = None) -> Line:
-    """A new connection. Raises Trouble."""
+async def connect(
+    url: PostgresUrl,
+    seconds: float | None = None,
+    *,
+    kind: type["asyncpg.Connection[Any]"] = asyncpg.Connection,
+    settings: Mapping[str, str] | None = None,
+) -> Line:
+    """A new connection of this `kind`, with `settings` of the session. Raises Trouble."""
     limit = url.options.connect_timeout if seconds is None else min(seconds, url.options.connect_timeout)
     try:
         async with asyncio.timeout(limit):
-            connection = await asyncpg.connect(url.dsn, timeout=limit)
+            connection = await asyncpg.connect(
+                url.dsn, timeout=limit, connection_class=kind, server_settings=dict(settings) if settings else None
+            )
     except TimeoutError as error:
         raise Trouble("the server does not take the connection in time", sent=False, passing=True) from error
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, ValueError) as error:
@@ -159,8 +176,9 @@ async def connect(url: PostgresUrl, seconds: float | None = None) -> Line:
 class Lines:
     """Up to `most` connections to the server, opened when they are needed and kept."""
 
-    def __init__(self, url: PostgresUrl, most: int) -> None:
+    def __init__(self, url: PostgresUrl, most: int, *, settings: Mapping[str, str] | None = None) -> None:
         self._url = url
+        self._settings = settings
         self._idle: deque[Line] = deque()
         self._free = asyncio.Semaphore(most)
 
@@ -182,7 +200,8 @@ class Lines:
             while self._idle and (line is None or not line.open):
                 line = self._idle.pop()
             if line is None or not line.open:
-                line = await connect(self._url, max(end - asyncio.get_running_loop().time(), 0.001))
+                left = max(end - asyncio.get_running_loop().time(), 0.001)
+                line = await connect(self._url, left, settings=self._settings)
             try:
                 yield line
             finally:

@@ -1,6 +1,7 @@
-"""Two users, two nodes, nginx, a Valkey store: the main job over each backplane with each routing scheme."""
+"""Two users, two nodes, nginx: the main job over each backplane with each routing scheme, on Valkey and PostgreSQL."""
 
 import asyncio
+from itertools import cycle
 
 import pytest
 from tests.support.client import StompClient
@@ -12,9 +13,15 @@ pytestmark = pytest.mark.e2e
 INBOX = "/user/queue/inbox"
 BACKPLANES = ("nats",)
 ROUTINGS = ("directory", "broadcast", "subject")
+ON_VALKEY = [f"{routing} over {name}" for name in BACKPLANES for routing in ROUTINGS]
+ON_POSTGRES = [
+    f"{routing} over {name} on postgres"
+    for routing, name in zip(ROUTINGS, cycle(("valkey", *BACKPLANES)), strict=False)
+]
+ON_POSTGRES_ALONE = [f"{routing} on postgres" for routing in ROUTINGS]
 
 
-@pytest.fixture(scope="module", params=[f"{routing} over {name}" for name in BACKPLANES for routing in ROUTINGS])
+@pytest.fixture(scope="module", params=[*ON_VALKEY, *ON_POSTGRES, *ON_POSTGRES_ALONE])
 def arrangement(request: pytest.FixtureRequest) -> str:
     """See the fixture of this name in `tests/conftest.py`."""
     return str(request.param)

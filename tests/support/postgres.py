@@ -1,6 +1,7 @@
 """A real PostgreSQL, with data of its own in a temporary folder: killed, restarted, paused, restored."""
 
 import asyncio
+import atexit
 import contextlib
 import os
 import pwd
@@ -11,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
@@ -49,6 +51,25 @@ def _as_nobody_special() -> Sequence[str]:
     if os.geteuid() != 0:
         return []
     return ["setpriv", f"--reuid={_ACCOUNT}", f"--regid={_ACCOUNT}", "--clear-groups"]
+
+
+@cache
+def _fresh_data() -> Path:
+    """What initdb makes, once for all servers of this process."""
+    folder = Path(tempfile.mkdtemp(prefix="postroom-postgres-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    if os.geteuid() == 0:
+        account = pwd.getpwnam(_ACCOUNT)
+        os.chown(folder, account.pw_uid, account.pw_gid)
+    program = find_program("initdb")
+    assert program is not None
+    data = folder / "data"
+    command = [program, "-D", str(data), "-U", _USER, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]
+    done = subprocess.run(
+        [*_as_nobody_special(), *command], capture_output=True, text=True, cwd="/", timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return data
 
 
 class Postgres:
@@ -101,16 +122,7 @@ class Postgres:
             raise
 
     def _initialize(self) -> None:
-        program = find_program("initdb")
-        assert program is not None
-        if os.geteuid() == 0:
-            account = pwd.getpwnam(_ACCOUNT)
-            os.chown(self._folder, account.pw_uid, account.pw_gid)
-        command = [program, "-D", str(self.data), "-U", _USER, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]
-        done = subprocess.run(
-            [*_as_nobody_special(), *command], capture_output=True, text=True, cwd="/", timeout=60, check=False
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+        self._copy(_fresh_data(), self.data)
 
     def wait_ready(self, *, within: float = 3 * DEADLINE) -> None:
         """Return once it answers."""
