@@ -175,8 +175,10 @@ def demo_node() -> None:
 
 @main.command("check-config")
 @click.option("--config", type=click.Path(path_type=Path), help="The settings' file (postroom.toml, if there is one).")
-def check_config(config: Path | None) -> None:
-    """Say whether the settings are right, and what they come to. Keys are read; the store is not opened."""
+@click.option("--connect", is_flag=True, help="Try the store, the directory and the backplane too.")
+def check_config(config: Path | None, connect: bool) -> None:
+    """Say whether the settings are right, and what they come to. Keys are read; only --connect reaches servers."""
+    from postroom import workers
     from postroom.channel import ChannelRegistry
 
     settings = load(_named(config), os.environ, {})
@@ -188,6 +190,24 @@ def check_config(config: Path | None) -> None:
     for channel in ChannelRegistry(settings.channels).channels:
         kept = "durable" if channel.durable else "transient"
         click.echo(f"  {channel.code:12} {kept:10} {channel.destination}  {channel.description}")
+    if connect and not workers.needed(settings):
+        _try_engines(settings)
+
+
+def _try_engines(settings: Settings) -> None:
+    """Say what is missing at each; exit with 1 where a node would not work."""
+    import asyncio
+
+    from postroom import trial
+
+    logs.configure("error", settings.log.format)  # what is found is said below
+    reports = asyncio.run(trial.try_all(settings))
+    for report in reports:
+        click.echo(f"{report.role} {logs.without_passwords(report.url)}: {'ok' if report.well else 'not usable'}")
+        for finding in report.findings:
+            click.echo(f"  {'error' if finding.grave else 'advice'}: {finding.text}")
+    if not all(report.well for report in reports):
+        raise SystemExit(1)
 
 
 def _check(settings: Settings, config: Path | None, *, authenticates: bool = True) -> None:

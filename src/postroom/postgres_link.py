@@ -130,11 +130,14 @@ class Line:
             return await call
         except asyncpg.PostgresError as error:
             raise trouble_of(error, sent=True) from error
-        except (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError, RuntimeError) as error:
-            late = loop.time() >= end.when()
+        except Exception as error:
+            # Of a connection that is closed between two steps of a call the library speaks in errors of any kind.
+            late, closed = loop.time() >= end.when(), not self.open
             self.close()
             if late:
                 raise Trouble("the server does not answer in time", sent=True, passing=True) from error
+            if closed:
+                raise Trouble(f"the connection was closed: {error}", sent=True, passing=True) from error
             raise trouble_of(error, sent=True) from error
         except BaseException:
             self.close()
@@ -168,7 +171,7 @@ async def connect(
             )
     except TimeoutError as error:
         raise Trouble("the server does not take the connection in time", sent=False, passing=True) from error
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, ValueError) as error:
+    except Exception as error:
         raise trouble_of(error, sent=False) from error
     return Line(connection)
 

@@ -14,6 +14,7 @@ import structlog
 
 from postroom.clock import Clock
 from postroom.errors import LeaseLost, LeaseTaken, Refused, StoreUnavailable
+from postroom.findings import Finding
 from postroom.identity import Lease, NodeId, UserName
 from postroom.position import Epoch, Head, LogKey, Position
 from postroom.postgres_link import Lines, Trouble, parse_url
@@ -29,6 +30,9 @@ _SWEPT_LOGS: Final = 1000
 _SWEPT_MESSAGES: Final = 5000
 _SWEEP_STEPS: Final = 25
 _FORGOTTEN: Final = 2000
+
+_SILENT: Final = frozenset(("attempt", "confirm", "forget", "move", "retire"))
+"""What answers nothing."""
 
 _ENDED, _TAKEN = "PR002", "PR003"
 
@@ -69,6 +73,13 @@ class PostgresStore:
         self._closed = False
         return self
 
+    async def check(self) -> Sequence[Finding]:
+        """See `Checks`. Makes nothing in the database."""
+        try:
+            return await schema.findings(self._url)
+        except Trouble as trouble:
+            raise StoreUnavailable(f"PostgreSQL: {trouble}") from trouble
+
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -95,7 +106,8 @@ class PostgresStore:
         """The rows of one of the schema's functions. Raises StoreUnavailable, or LeaseLost where it says so."""
         places = ", ".join(f"${n}" for n in range(1, len(arguments) + 1))
         name = f'"{self._url.options.schema}".{function}'
-        statement = f"SELECT * FROM {name}({places})"
+        # Of the type of nothing the driver would ask the server first.
+        statement = f"SELECT {'' if function in _SILENT else '* '}FROM {name}({places})"
         if appends:
             statement = f"CALL {name}({places}{', NULL' * 9})"
         chosen = lines if lines is not None else self._lines

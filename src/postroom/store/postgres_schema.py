@@ -10,6 +10,7 @@ import asyncpg
 import structlog
 
 from postroom.errors import StoreUnavailable
+from postroom.findings import Finding, advice
 from postroom.postgres_link import Line, PostgresUrl, Trouble, connect, trouble_of
 
 _log = structlog.get_logger("postroom.store")
@@ -32,11 +33,21 @@ async def prepare(url: PostgresUrl) -> None:
     Raises Trouble, or StoreUnavailable with a sentence for the operator.
     """
     async with _connected(url) as line:
-        for problem in await _refusals(line):
-            raise StoreUnavailable(problem)
+        for finding in [*await _refusals(line), *await _advice(line)]:
+            if finding.grave:
+                raise StoreUnavailable(f"PostgreSQL: {finding.text}")
+            _log.warning(finding.text)
         await _migrate(line, url.options.schema)
-        for advice in await _advice(line):
-            _log.warning(advice)
+
+
+async def findings(url: PostgresUrl) -> Sequence[Finding]:
+    """What is missing at the server, in the database, or in the schema. Raises Trouble. Changes nothing."""
+    async with _connected(url) as line:
+        found = [*await _refusals(line), *await _advice(line)]
+        if not any(finding.grave for finding in found):
+            found += await _rights(line, url.options.schema)
+            found += await _room(line, url.options.pool + 3)
+        return found
 
 
 @asynccontextmanager
@@ -53,7 +64,7 @@ async def _value(line: Line, statement: str, *arguments: Any) -> Any:
     return value
 
 
-async def _refusals(line: Line) -> Sequence[str]:
+async def _refusals(line: Line) -> Sequence[Finding]:
     version, shown, encoding, standby = (
         await line.ask(
             "SELECT current_setting('server_version_num')::int, current_setting('server_version'),"
@@ -64,15 +75,15 @@ async def _refusals(line: Line) -> Sequence[str]:
     )[0]
     found = []
     if version < _OLDEST_SERVER:
-        found.append(f"PostgreSQL {shown} is too old: 14 at least")
+        found.append(Finding(f"version {shown} is too old: 14 at least"))
     if encoding != "UTF8":
-        found.append(f"the database's encoding is {encoding}: make one with ENCODING 'UTF8'")
+        found.append(Finding(f"the database's encoding is {encoding}: make one with ENCODING 'UTF8'"))
     if standby:
-        found.append("the server is a standby and takes no writes: name the primary, or all servers of the cluster")
+        found.append(Finding("the server is a standby and takes no writes: name the primary, or all servers"))
     return found
 
 
-async def _advice(line: Line) -> Sequence[str]:
+async def _advice(line: Line) -> Sequence[Finding]:
     fsync, pages, commit = (
         await line.ask(
             "SELECT current_setting('fsync'), current_setting('full_page_writes'),"
@@ -83,12 +94,47 @@ async def _advice(line: Line) -> Sequence[str]:
     )[0]
     found = []
     if fsync == "off":
-        found.append("the server does not wait for its disk: set fsync to on, or a power cut loses messages")
+        found.append(advice("the server does not wait for its disk: set fsync to on, or a power cut loses messages"))
     if pages == "off":
-        found.append("the server cannot mend torn pages: set full_page_writes to on, unless the file system does")
+        found.append(advice("the server cannot mend torn pages: set full_page_writes to on"))
     if commit == "local":
-        found.append("synchronous_commit is local: a fail-over may lose messages that were accepted")
+        found.append(advice("synchronous_commit is local: a fail-over may lose messages that were accepted"))
     return found
+
+
+async def _rights(line: Line, schema: str) -> Sequence[Finding]:
+    version = await _version(line, schema)
+    if version > SCHEMA_VERSION:
+        return [Finding(_newer(version, schema))]
+    ((there, may_make, may_fill, may_use),) = await line.ask(
+        "SELECT to_regnamespace($1) IS NOT NULL, has_database_privilege(current_database(), 'CREATE'),"
+        " coalesce(has_schema_privilege(to_regnamespace($1), 'CREATE, USAGE'), false),"
+        " coalesce(has_table_privilege(to_regclass($2), 'SELECT, INSERT, UPDATE, DELETE'), false)",
+        (f'"{schema}"', f'"{schema}".log'),
+        _SECONDS,
+    )
+    if not there and not may_make:
+        return [Finding(f"this role may not make the schema: CREATE SCHEMA {schema} AUTHORIZATION the_role")]
+    if there and version < SCHEMA_VERSION and not may_fill:
+        return [Finding(f"this role may not make tables in the schema {schema}: let it own the schema")]
+    if version and not may_use:
+        return [Finding(f"this role may not use the tables of the schema {schema}: let it own them")]
+    return []
+
+
+async def _room(line: Line, wanted: int) -> Sequence[Finding]:
+    ((free, most),) = await line.ask(
+        "SELECT m - r - (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'), m FROM ("
+        " SELECT current_setting('max_connections')::int AS m,"
+        " current_setting('superuser_reserved_connections')::int AS r) AS s",
+        (),
+        _SECONDS,
+    )
+    if free >= wanted:
+        return []
+    return [
+        advice(f"{free} of max_connections = {most} are free, and a node may use {wanted}: raise it, or lower pool")
+    ]
 
 
 async def _version(line: Line, schema: str) -> int:
@@ -133,7 +179,11 @@ async def _migrate(line: Line, schema: str) -> None:
 
 def _refuse_newer(version: int, schema: str) -> None:
     if version > SCHEMA_VERSION:
-        raise StoreUnavailable(
-            f"PostgreSQL: the schema {schema} was made by a newer Postroom (its version is {version}, this one knows"
-            f" {SCHEMA_VERSION}): install that version again, or name another schema"
-        )
+        raise StoreUnavailable(f"PostgreSQL: {_newer(version, schema)}")
+
+
+def _newer(version: int, schema: str) -> str:
+    return (
+        f"the schema {schema} was made by a newer Postroom (its version is {version}, this one knows"
+        f" {SCHEMA_VERSION}): install that version again, or name another schema"
+    )

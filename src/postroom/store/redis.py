@@ -15,13 +15,14 @@ import structlog
 
 from postroom.clock import Clock
 from postroom.errors import LeaseLost, LeaseTaken, OutcomeUnknown, Refused, StoreUnavailable
+from postroom.findings import Finding
 from postroom.identity import NodeId, UserName
 from postroom.position import Head, LogKey, Position
 from postroom.redis_link import parse_url
 from postroom.store import redis_codec as codec
 from postroom.store.base import Append, Appended, Confirm, Cursor, Lease, Page
 from postroom.store.redis_lanes import Caller, Kind, Lane, Request
-from postroom.store.redis_servers import Script, Server, Servers, check
+from postroom.store.redis_servers import Script, Server, Servers, check, findings
 from postroom.store.together import runs
 
 _log = structlog.get_logger("postroom.store")
@@ -107,6 +108,24 @@ class RedisStore:
         await self._tasks.__aenter__()
         self._closed = False
         return self
+
+    async def check(self) -> Sequence[Finding]:
+        """See `Checks`. The user's rights are tried too, with a key that ends by itself."""
+        try:
+            await self._servers.refresh()
+            found = [*await findings(self._servers)]
+            for server in self._servers.all:
+                key = f"{self._prefix}:check:{server.name}".encode()
+                # In a Cluster the key may be another server's: that refusal is none of the rights.
+                for command in ((b"SET", key, b"", b"PX", b"1000"), (b"EVAL", b"return 1", b"0"), (b"SCAN", b"0")):
+                    try:
+                        await server.ask(*command)
+                    except StoreUnavailable as error:
+                        if "NOPERM" in str(error) or "permission" in str(error):
+                            found.append(Finding(f"{error}: this user needs the rights to keys, scripts and SCAN"))
+            return found
+        finally:
+            await self._servers.close()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

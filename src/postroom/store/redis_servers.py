@@ -12,6 +12,7 @@ import structlog
 from redis import exceptions as redis_errors
 
 from postroom.errors import StoreUnavailable
+from postroom.findings import Finding, advice
 from postroom.redis_link import CUT, RedisUrl, pool_of
 
 _log = structlog.get_logger("postroom.store")
@@ -263,28 +264,42 @@ def slot_of(tag: bytes) -> int:
 
 async def check(servers: Servers) -> None:
     """See that all answer and are new enough; warn of settings that lose messages. Raises StoreUnavailable."""
+    for finding in await findings(servers):
+        if finding.grave:
+            raise StoreUnavailable(finding.text)
+        _log.warning(finding.text)
+
+
+async def findings(servers: Servers) -> Sequence[Finding]:
+    """What is missing at the servers. Raises StoreUnavailable where one does not answer."""
     if not servers.all:
-        raise StoreUnavailable("no server of the cluster can be reached")
+        return [Finding("no server of the cluster can be reached")]
+    found: list[Finding] = []
     for server in servers.all:
         about = _lines(await server.ask(b"INFO", b"server"))
         version = about.get("valkey_version") or about.get("redis_version", "0")
         if int(version.split(".")[0]) < 7:
-            raise StoreUnavailable(f"{server.name}: version {version} is too old; Redis 7 or Valkey 7.2 at least")
+            found.append(Finding(f"{server.name}: version {version} is too old; Redis 7 or Valkey 7.2 at least"))
+            continue
         try:
-            await _warn(server)
+            found += await _advice(server)
         except StoreUnavailable as error:
             _log.debug("the server's settings may not be looked at", server=server.name, reason=str(error))
+    return found
 
 
-async def _warn(server: Server) -> None:
+async def _advice(server: Server) -> Sequence[Finding]:
+    found = []
     policy = _lines(await server.ask(b"INFO", b"memory")).get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
-        advice = "the server may evict messages: set maxmemory-policy to noeviction"
-        _log.warning(advice, server=server.name, policy=policy)
+        found.append(
+            advice(f"{server.name}: the server may evict messages ({policy}): set maxmemory-policy to noeviction")
+        )
     if _lines(await server.ask(b"INFO", b"persistence")).get("aof_enabled") == "0":
         _, save = await server.ask(b"CONFIG", b"GET", b"save")
         if not save:
-            _log.warning("the server keeps nothing across a restart: set appendonly to yes", server=server.name)
+            found.append(advice(f"{server.name}: the server keeps nothing across a restart: set appendonly to yes"))
+    return found
 
 
 def _lines(info: bytes) -> dict[str, str]:

@@ -20,6 +20,7 @@ import structlog
 from postroom.channel import Retention
 from postroom.clock import Clock, SystemClock
 from postroom.errors import KeyReused, MailboxFull, MessageTooLarge, OutcomeUnknown, Refused, StoreUnavailable
+from postroom.findings import Finding
 from postroom.position import START, Epoch, Head, LogKey, Position
 from postroom.store import file_of
 from postroom.store.base import (
@@ -108,6 +109,10 @@ class SQLiteStore:
         self._thread = threading.Thread(target=self._run, name="postroom-sqlite", daemon=True)
         self._thread.start()
         return self
+
+    async def check(self) -> Sequence[Finding]:
+        """See `Checks`."""
+        return await asyncio.get_running_loop().run_in_executor(None, self._file.findings)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

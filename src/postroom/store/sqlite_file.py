@@ -3,6 +3,7 @@
 import contextlib
 import os
 import secrets
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ import msgspec
 import structlog
 
 from postroom.errors import StoreUnavailable
+from postroom.findings import Finding, advice
 from postroom.position import Epoch
 
 _log = structlog.get_logger("postroom.store")
@@ -53,6 +55,8 @@ _MIGRATIONS: Final = (_SCHEMA,)
 """What leads from each schema version to the next, from 0: nothing at all."""
 _CHUNKS: Final = tuple(1 << power for power in range(9, -1, -1))
 _BUSY_MS: Final = 1000
+_ENOUGH: Final = 500_000_000
+"""Bytes that should be free on the disk."""
 
 
 class Statements:
@@ -111,6 +115,33 @@ class Database:
             self.close()
             raise
 
+    def findings(self) -> Sequence[Finding]:
+        """What would keep the file from being opened, or filled; makes no file."""
+        folder = self._path.parent
+        while not folder.exists():
+            folder = folder.parent
+        if not os.access(folder, os.W_OK | os.X_OK):
+            return [Finding(f"{folder} cannot be written to by this user")]
+        found = []
+        if (free := shutil.disk_usage(folder).free) < _ENOUGH:
+            found.append(advice(f"{free / 1e6:.0f} MB are free on the disk of {folder}"))
+        if self._path.exists():
+            try:
+                with contextlib.closing(apsw.Connection(str(self._path), flags=apsw.SQLITE_OPEN_READWRITE)) as file:
+                    file.set_busy_timeout(_BUSY_MS)
+                    version = _int(file.execute("PRAGMA user_version").fetchall()[0][0])
+            except apsw.Error as error:
+                return [*found, Finding(f"{self._path} cannot be opened: {error}")]
+            if version > SCHEMA_VERSION:
+                found.append(Finding(self._newer(version)))
+        return found
+
+    def _newer(self, version: int) -> str:
+        return (
+            f"{self._path} was written by a newer Postroom (its schema is {version}, this one knows"
+            f" {SCHEMA_VERSION}): install that version again, or start with another file"
+        )
+
     def _take_lock(self) -> None:
         lock = open(self._path.with_name(self._path.name + ".lock"), "a+")  # noqa: SIM115
         try:
@@ -147,10 +178,7 @@ class Database:
         ((found,),) = self.run("PRAGMA user_version")
         version = _int(found)
         if version > SCHEMA_VERSION:
-            raise StoreUnavailable(
-                f"{self._path} was written by a newer Postroom (its schema is {version}, this one knows"
-                f" {SCHEMA_VERSION}): install that version again, or start with another file"
-            )
+            raise StoreUnavailable(self._newer(version))
         if version < SCHEMA_VERSION:
             with self._commit():
                 for step in _MIGRATIONS[version:]:
