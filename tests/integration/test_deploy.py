@@ -20,6 +20,10 @@ from tests.support.nginx import PROGRAM, around
 from tests.support.server import Server, free_port
 from tests.support.services import require
 
+from postroom.backplane.base import open_backplane
+from postroom.config import load
+from postroom.store import open_store
+
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 
@@ -96,14 +100,25 @@ def test_compose_names_what_there_is() -> None:
 
 
 def test_the_environment_of_compose_is_one_that_a_node_takes() -> None:
-    from postroom.config import load
-
     told = compose()["services"]["node-1"]["environment"]
     environment = {name: re.sub(r"\$\{\w+:\?[^}]*\}", "x" * 32, value) for name, value in told.items()}
     settings = load(None, environment, {})
     assert settings.node_id == "node-1"
     assert settings.auth.cookie is not None
     assert settings.store == f"redis://:{'x' * 32}@valkey:6379"
+
+
+def test_compose_with_postgresql_adds_to_what_there_is() -> None:
+    beside = yaml.safe_load((DEPLOY / "compose.postgres.yaml").read_text(encoding="utf-8"))
+    services = compose()["services"]
+    assert {*beside["services"]} - {*services} == {"postgres"}
+    for name in (each for each in services if each.startswith("node-")):
+        told = services[name]["environment"] | beside["services"][name]["environment"]
+        environment = {key: re.sub(r"\$\{\w+:\?[^}]*\}", "x" * 32, value) for key, value in told.items()}
+        settings = load(None, environment, {})
+        assert settings.node_id == name
+        open_store(settings.store)
+        open_backplane(settings.backplane)
 
 
 def test_the_image_is_made_of_files_and_extras_that_exist() -> None:

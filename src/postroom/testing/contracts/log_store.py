@@ -10,6 +10,7 @@ import pytest
 from postroom.channel import Retention
 from postroom.destination import Topic, UserQueue
 from postroom.errors import KeyReused, MailboxFull, MessageTooLarge, Refused
+from postroom.findings import Checks
 from postroom.identity import UserName
 from postroom.message import Message, StoredMessage
 from postroom.position import START, Head, LogKey, Position
@@ -210,6 +211,15 @@ class LogStoreContract(StoreFixtures):
         await asyncio.gather(waiting, return_exceptions=True)
         await add(store, item(b"2"))
         assert (await bodies(store))[-1] == b"2"
+
+    async def test_a_check_of_what_works_finds_nothing_grave(self, make: Make, clock: HandClock) -> None:
+        engine = make(clock)
+        if not isinstance(engine, Checks):
+            pytest.skip("the engine does not check itself")
+        assert [finding for finding in await engine.check() if finding.grave] == []
+        async with make(clock) as opened:
+            await add(opened, item())
+        assert [finding for finding in await make(clock).check() if finding.grave] == []  # type: ignore[attr-defined]
 
     # ── idempotency keys ──────────────────────────────────────────────────────────────────────────────
 
