@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from tests.support.certificates import self_signed
 from tests.support.deadline import DEADLINE
 from tests.support.postgres import Postgres
 from tests.support.proxy import Proxy
@@ -253,3 +255,20 @@ async def test_names_may_hold_anything(postgres_url: str) -> None:
         assert (await store.heads([odd]))[0].last == at.position
         assert (await add(store, item(log=odd, key="k\0" * 2000, sender="s\0")))[0].duplicate
         await store.cursor(odd, "device\0" * 1000)
+
+
+# ── TLS ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_tls_is_verified_where_the_url_says_so(tmp_path: Path) -> None:
+    certificate, key = self_signed(tmp_path)
+    with Postgres(tls=(certificate, key)) as server:
+        base = f"postgresql://postroom@localhost:{server.port}/postgres?timeout=2"
+        async with PostgresStore(f"{base}&sslmode=verify-full&sslrootcert={certificate}") as store:
+            await add(store, item(b"secret"))
+            ((encrypted,),) = await asyncio.to_thread(server.query, "SELECT count(*) FROM pg_stat_ssl WHERE ssl")
+            assert encrypted > 0
+        (tmp_path / "other").mkdir()
+        other, _ = self_signed(tmp_path / "other")
+        with pytest.raises(StoreUnavailable, match="certificate"):
+            await PostgresStore(f"{base}&sslmode=verify-full&sslrootcert={other}").__aenter__()

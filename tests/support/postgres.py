@@ -73,9 +73,9 @@ def _fresh_data() -> Path:
 
 
 class Postgres:
-    """One server on 127.0.0.1. Its data are in a folder of its own, which goes with it."""
+    """One server on 127.0.0.1. Its data are in a folder of its own, which goes with it. `tls`: certificate and key."""
 
-    def __init__(self, *, settings: dict[str, str] | None = None) -> None:
+    def __init__(self, *, settings: dict[str, str] | None = None, tls: tuple[Path, Path] | None = None) -> None:
         require("postgres", found=find_program("postgres") is not None, install="apt-get install postgresql")
         self.port = quiet_port()
         self._settings = {**_SETTINGS, **(settings or {})}
@@ -83,6 +83,7 @@ class Postgres:
         self._folder.chmod(0o755)
         self.data = self._folder / "data"
         self.log = self._folder / "log"
+        self._tls = tls
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -123,6 +124,13 @@ class Postgres:
 
     def _initialize(self) -> None:
         self._copy(_fresh_data(), self.data)
+        if self._tls is not None:
+            for source, name in zip(self._tls, ("server.crt", "server.key"), strict=True):
+                file = self.data / name  # where the server looks for them
+                file.write_bytes(source.read_bytes())
+                file.chmod(0o600)
+                shutil.chown(file, self.data.owner(), self.data.group())
+            self._settings["ssl"] = "on"
 
     def wait_ready(self, *, within: float = 3 * DEADLINE) -> None:
         """Return once it answers."""
@@ -144,7 +152,10 @@ class Postgres:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         self._process.wait(DEADLINE)
-        psutil.wait_procs(family, DEADLINE)
+        end = time.monotonic() + DEADLINE
+        while any(_lives(process) for process in family):
+            assert time.monotonic() < end, "processes of PostgreSQL outlive SIGKILL"
+            time.sleep(_TURN)
 
     def stop(self) -> None:
         """A fast shutdown: it writes what it has, and ends."""
@@ -224,6 +235,13 @@ class Postgres:
     def output(self) -> str:
         """What it wrote to its log."""
         return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+
+def _lives(process: psutil.Process) -> bool:
+    # Where nobody takes orphans in they stay zombies, which hold nothing.
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    return False
 
 
 def _in_a_thread(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
