@@ -20,7 +20,7 @@ def check(folder: Path, store: str, backplane: str = "") -> tuple[int, str]:
         command, capture_output=True, text=True, cwd=folder, timeout=6 * DEADLINE, check=False, stdin=subprocess.DEVNULL
     )
     assert "Traceback" not in done.stdout + done.stderr, done.stderr
-    return done.returncode, done.stdout
+    return done.returncode, done.stdout + done.stderr
 
 
 def schema_of(url: str) -> str:
@@ -42,7 +42,7 @@ def test_a_file_that_is_no_database_is_said(tmp_path: Path) -> None:
 
 def test_sqlite_with_a_backplane_is_refused(tmp_path: Path, fresh_url: str) -> None:
     code, said = check(tmp_path, f"sqlite:///{tmp_path}/x.db", fresh_url)
-    assert code == 1
+    assert code == 2
     assert "is a store for one node" in said
 
 
