@@ -132,7 +132,21 @@ def durable_command(**given: Any) -> None:
 
 
 @bench.command("connect")
-@options(connections=0, outstanding=32, destination="/topic/bench", without=("connections", "body_bytes"))
+@options(
+    connections=0, outstanding=32, destination="/topic/bench", without=("connections", "body_bytes", "outstanding")
+)
+@click.option(
+    "--outstanding",
+    "--connections",
+    "-w",
+    "-c",
+    "outstanding",
+    type=click.IntRange(1, 100_000),
+    metavar="N",
+    default=32,
+    show_default=True,
+    help="How many are in the making at once.",
+)
 def connect_command(**given: Any) -> None:
     """Connect, subscribe, close, over and over."""
     _drive(connecting.run, given | {"connections": 0, "body_bytes": 0})
@@ -143,16 +157,26 @@ def connect_command(**given: Any) -> None:
     connections=1000,
     outstanding=1,
     destination="/topic/bench",
-    without=("duration", "body_bytes", "outstanding", "plot_file"),
+    without=("duration", "body_bytes", "outstanding"),
 )
-@_seconds("--hold", None, 0.1, 5.0, "Seconds to hold them.")
+@click.option(
+    "--hold",
+    "--duration",
+    "-d",
+    "hold",
+    type=click.FloatRange(0.1, 3600),
+    metavar="S",
+    default=5.0,
+    show_default=True,
+    help="Seconds to hold them.",
+)
 @click.option("--pid", type=int, default=None, metavar="PID", help="The server's process on this machine.")
 def idle_command(hold: float, pid: int | None, **given: Any) -> None:
     """Open N connections with a subscription each, and hold them.
 
     With --pid it tells the server's memory for each.
     """
-    filled = {"duration": hold, "body_bytes": 0, "outstanding": 1, "plot_file": None}
+    filled = {"duration": hold, "body_bytes": 0, "outstanding": 1}
     _drive(functools.partial(idle.run, pid=pid), given | filled)
 
 
