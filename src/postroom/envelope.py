@@ -128,10 +128,9 @@ class Part(Struct, frozen=True, array_like=True, tag="p", gc=False):
 
 
 class Got(Struct, frozen=True, array_like=True, tag="g", gc=False):
-    """Of the answer to my call so many parts have come, and so many are written to the client."""
+    """Of the answer to my call so many parts are written to the client. Said again while it reads slowly."""
 
     number: int
-    received: int
     written: int
 
 

@@ -10,7 +10,7 @@ from postroom.transport.asgi import Scope
 from postroom.transport.handshake import UNIX
 
 RECEIVED_SECONDS: Final = 5.0
-"""So long after a part the other node must have said that it came."""
+"""While parts are unwritten the other node must say so often how far it is."""
 
 _WINDOW: Final = 8
 _PIECE: Final = 256 * 1024
@@ -23,7 +23,7 @@ class Answering:
     raises Gone where the client has left, and where a part or its acknowledgement was lost.
     """
 
-    __slots__ = ("_body", "_gone", "_head", "_news", "_number", "_received", "_send", "_sent", "_written", "scope")
+    __slots__ = ("_body", "_gone", "_head", "_news", "_number", "_send", "_sent", "_written", "scope")
 
     def __init__(self, call: Call, *, send: Callable[[Item], None]) -> None:
         self.scope = _scope(call)
@@ -31,15 +31,14 @@ class Answering:
         self._body: bytes | None = call.body
         self._send = send
         self._head: MutableMapping[str, Any] | None = None
-        self._sent = self._received = self._written = 0
+        self._sent = self._written = 0
         self._gone = False
         self._news = asyncio.Event()
 
     # ── what the other node says ──────────────────────────────────────────────────────────────────────
 
     def got(self, got: Got) -> None:
-        """So much has come, and is written."""
-        self._received = max(self._received, got.received)
+        """So much is written; as much as before where the client reads slowly."""
         self._written = max(self._written, got.written)
         self._news.set()
 
@@ -82,14 +81,12 @@ class Answering:
     async def _room(self, outstanding: int) -> None:
         """Wait until no more than so many parts are unwritten. Raises Gone."""
         while not self._gone and self._sent - self._written > outstanding:
-            received = self._received
             try:
-                # What has come may take its time to be written; what has not come for so long is lost.
-                async with asyncio.timeout(RECEIVED_SECONDS if received < self._sent else None):
+                # What has come may take its time to be written, but then we hear that it has come.
+                async with asyncio.timeout(RECEIVED_SECONDS):
                     await self._wait()
             except TimeoutError:
-                if self._received == received:
-                    self.leave()
+                self.leave()
         if self._gone:
             raise ClientGone
 

@@ -12,7 +12,8 @@ from postroom.sockjs.exchange import Exchange
 TAKEN_SECONDS: Final = 3.0
 """So long after a request the other node must have said that it is being answered."""
 
-_SLOW_SECONDS: Final = 1.0
+SLOW_SECONDS: Final = 1.0
+"""While a part is being written for so long, the other node hears again and again that it has come."""
 
 
 class Asking:
@@ -31,6 +32,7 @@ class Asking:
         "_received",
         "_send",
         "_taken",
+        "_timer",
         "_wake",
     )
 
@@ -41,6 +43,7 @@ class Asking:
         self._quiet = quiet_seconds
         self._parts: deque[Part] = deque()  # bounded by the other side, which waits for acknowledgements
         self._received = 0
+        self._timer: asyncio.TimerHandle | None = None
         self._taken = self._broken = self._left = False
         self._wake = asyncio.Event()
 
@@ -125,17 +128,27 @@ class Asking:
         return True
 
     async def _write(self, part: Part) -> None:
-        # A client that reads slowly is no lost part: the other node hears that it came, if not that it is written.
-        slow = asyncio.get_running_loop().call_later(_SLOW_SECONDS, self._acknowledge, part.sequence - 1)
+        self._slow(part.sequence - 1)
         try:
             if part.status:
                 headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in part.headers]
                 await self._exchange.start(part.status, headers)
             await self._exchange.part(part.body, last=part.last)
         finally:
-            slow.cancel()
+            self._stop_timer()
         if not self._left:
             self._acknowledge(part.sequence)
 
+    def _slow(self, written: int) -> None:
+        """A client that reads slowly is no lost part."""
+        if self._timer is not None:
+            self._acknowledge(written)
+        self._timer = asyncio.get_running_loop().call_later(SLOW_SECONDS, self._slow, written)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
     def _acknowledge(self, written: int) -> None:
-        self._send(Got(self._number, self._received, written))
+        self._send(Got(self._number, written))
