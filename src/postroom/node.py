@@ -331,6 +331,8 @@ class Node:
             if owed > 0.01:
                 await asyncio.sleep(owed)
                 owed = 0.0
+        if self._mesh is not None:
+            self._mesh.roaming.drain()
 
 
 def backplane_url(settings: Settings) -> str:

@@ -67,7 +67,8 @@ class Run:
 
     A sender has `pipeline` messages without a receipt, and waits `pause` seconds, give or take, before the next.
     What is refused because the store is away is sent again under the same key: only with one at a time does that keep
-    the order. Without `pings` the server cannot ask what its clients have: what `ack:auto` confirms is not known then.
+    the order. `clients` says how they connect. Without `pings` the server cannot ask what its clients have: what
+    `ack:auto` confirms is not known then.
     """
 
     def __init__(
@@ -81,9 +82,11 @@ class Run:
         pipeline: int = 4,
         pause: float = 0.0,
         pings: bool = True,
+        clients: type[StompClient] = StompClient,
     ) -> None:
         self.server = server
         self.pipeline, self.pause, self.pings = pipeline, pause, pings
+        self.clients = clients
         self.in_time = True
         self.resumptions: list[Resumption] = []
         self.senders, self.messages, self.users = senders, messages, users
@@ -202,7 +205,7 @@ class Run:
         """Do `work` on one connection, for as long as that lasts."""
         await self.up.wait()
         try:
-            client = await StompClient.connect(self.server, login, device=device or None, pongs=pongs)
+            client = await self.clients.connect(self.server, login, device=device or None, pongs=pongs)
         except BROKEN:
             # The server went down meanwhile. Let whoever killed it say so before the next attempt.
             await asyncio.sleep(0)

@@ -22,9 +22,10 @@ _RETRY_SECONDS: Final = 0.3
 class Claims:
     """The sessions that this node has, and where it found others.
 
-    To claim is to look, to enter, and to look again: of two nodes that claim one session at once each sees the
-    other, or one does. Whoever sees another gives way, so that two never keep it. Then both may have given way, and
-    the client is told to connect anew; a client that waits for its first answer, as all do, cannot bring that about.
+    A session that is not found is claimed: entered, then looked for once more. Of two nodes that claim one at once
+    each sees the other, or one does. Whoever sees another gives way, so that two never keep it. Then both may have
+    given way, and the client is told to connect anew; a client that waits for its first answer, as all do, cannot
+    bring that about. Who only finds a session enters nothing, and so is never found in its place.
     """
 
     def __init__(self, directory: Directory, *, spawn: Callable[[Coroutine[Any, Any, None]], None]) -> None:
@@ -36,14 +37,15 @@ class Claims:
         self._left: list[UserName] = []
 
     async def claim(self, session: str) -> NodeId | None:
-        """Make the session ours; its home where it is another's. Raises HomeLost, or HandshakeRefused."""
+        """Make a session ours that nobody was found to have; its home where it is another's after all.
+
+        Raises HandshakeRefused.
+        """
         key = _key(session)
         while (others := self._claiming.get(key)) is not None:
             await others.wait()
         if key in self._ours:
             return None
-        if (home := self._remembered(key)) is not None:
-            return home
         self._claiming[key] = done = asyncio.Event()
         try:
             return await self._claim(key)
@@ -89,9 +91,6 @@ class Claims:
             await self._directory.leave(ours[start : start + _AT_ONCE])
 
     async def _claim(self, key: UserName) -> NodeId | None:
-        # Looked for first: nobody is to find the entry of a node that is about to find another's.
-        if (home := await self._locate(key)) is not None:
-            return home
         await self._directory.enter([key])
         home = await self._locate(key)
         if home is None:

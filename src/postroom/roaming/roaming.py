@@ -44,6 +44,7 @@ class Roaming:
         self._quiet_seconds = quiet_seconds
         self.claims = Claims(directory, spawn=spawn)
         self.serve: Application | None = None
+        self._draining = False
         self._asked = 0
         self._asking: dict[int, tuple[NodeId, Asking]] = {}
         self._answering: dict[tuple[Lease, int], Answering] = {}
@@ -52,6 +53,8 @@ class Roaming:
 
     async def forward(self, exchange: Exchange, home: NodeId, body: bytes) -> Outcome:
         """Have the request answered by `home`, and pass the answer on as it comes. Raises TooLarge."""
+        if self._draining:
+            return Outcome.NOT_BEGUN
         self._asked += 1
         number = self._asked
         if not self._peering.fits(body):
@@ -107,6 +110,15 @@ class Roaming:
         finally:
             del self._answering[key]
 
+    def drain(self) -> None:
+        """The node goes: clients whose sessions are elsewhere are told to connect anew, from now on all of them."""
+        self._draining = True
+        self._break_off()
+
+    def _break_off(self) -> None:
+        for _, asking in list(self._asking.values()):
+            asking.broken()
+
     # ── membership ────────────────────────────────────────────────────────────────────────────────────
 
     def ended(self, peer: Lease) -> None:
@@ -120,8 +132,7 @@ class Roaming:
 
     def rejoined(self) -> None:
         """This node has a new incarnation, of whose requests and answers the others know nothing."""
-        for _, asking in list(self._asking.values()):
-            asking.broken()
+        self._break_off()
         for answering in list(self._answering.values()):
             answering.leave()
         self.claims.rejoined()

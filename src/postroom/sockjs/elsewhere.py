@@ -26,7 +26,10 @@ class Claims(Protocol):
     """
 
     async def claim(self, session: str) -> Any | None:
-        """Make the session this node's; its home where it is another's. None: it is ours until `release`."""
+        """Make a session this node's that was not found; its home where it is another's after all.
+
+        None: it is ours until `release`.
+        """
         ...
 
     async def find(self, session: str) -> Any | None:

@@ -129,8 +129,11 @@ class Sessions:
         """The session here, if need be a new one, or its home on another node."""
         transport = self._table.find(session)
         if transport is None and self._elsewhere is not None:
-            self._endpoint.check(handshake)
-            home = await self._elsewhere.claims.claim(session)
+            claims = self._elsewhere.claims
+            home = await claims.find(session)
+            if home is None:
+                self._endpoint.check(handshake)
+                home = await claims.claim(session)
             if home is not None:
                 return None, home
             transport = self._table.find(session)
