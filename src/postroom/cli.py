@@ -190,7 +190,7 @@ def check_config(config: Path | None, connect: bool) -> None:
     for channel in ChannelRegistry(settings.channels).channels:
         kept = "durable" if channel.durable else "transient"
         click.echo(f"  {channel.code:12} {kept:10} {channel.destination}  {channel.description}")
-    if connect and not workers.needed(settings):
+    if connect and not workers.embeds(settings):
         _try_engines(settings)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from tests.support.client import StompClient
 from tests.support.deadline import DEADLINE, SCALE
+from tests.support.fallback import Fallback
 from tests.support.server import free_port
 from tests.support.tcp import TcpPipe
 from tests.support.workers import Workers, gone
@@ -88,6 +89,18 @@ async def test_whoever_is_asked_answers_for_all(pair: Workers) -> None:
             found = await asyncio.to_thread(pair.by_worker)
             assert {name: each["sessions"] for name, each in found.items()} == {FIRST: 1.0, SECOND: 1.0}
             assert await asyncio.to_thread(pair.reasons) == {FIRST: [], SECOND: []}
+
+
+@pytest.mark.parametrize("streaming", [True, False], ids=["streaming", "polling"])
+def test_sockjs_over_http_meets_any_worker(pair: Workers, streaming: bool) -> None:
+    user = f"fallback-{streaming}"
+    with Fallback(pair.port, streaming=streaming) as client, Fallback(pair.port) as sender:
+        client.open(user)
+        client.subscribe("/user/queue/x")
+        sender.open("sender")
+        for number in range(8):  # each in a request of its own, at whichever worker takes it
+            sender.say("SEND", {"destination": f"/user/{user}/queue/x"}, str(number).encode())
+        assert [client.frame().text for _ in range(8)] == [str(number) for number in range(8)]
 
 
 def test_logs_name_the_worker(pair: Workers) -> None:
@@ -265,10 +278,10 @@ def test_a_taken_port_is_said_once(tmp_path: Path) -> None:
 
 
 def test_a_failure_of_all_workers_is_said_by_the_first(tmp_path: Path) -> None:
-    config = '[auth.jwt]\nalgorithms = ["RS256"]\nkey-file = "missing.pem"\n'
-    code, lines = refused(tmp_path, config=config)
-    assert code == 2
-    assert lines == ["postroom: auth.jwt: key-file missing.pem cannot be read: No such file or directory"]
+    code, lines = refused(tmp_path, "--dev", "--store", f"redis://127.0.0.1:{free_port()}?timeout=1")
+    assert code == 1
+    assert len(lines) == 1
+    assert "refused" in lines[0]
 
 
 def test_a_valkey_that_cannot_read_its_data_ends_the_whole(tmp_path: Path) -> None:

@@ -4,8 +4,8 @@ The workers are nodes of a cluster on one machine. What they share is a store th
 is started for them: the URL `embedded:`, or `embedded:///FOLDER`, as store, backplane or both.
 """
 
-from postroom.workers.engines import check, left_behind, needed
+from postroom.workers.engines import check, embeds, left_behind, needed
 from postroom.workers.errand import read
 from postroom.workers.supervisor import run
 
-__all__ = ["check", "left_behind", "needed", "read", "run"]
+__all__ = ["check", "embeds", "left_behind", "needed", "read", "run"]

@@ -38,7 +38,12 @@ def is_embedded(url: str) -> bool:
 
 def needed(settings: Settings) -> bool:
     """Whether a process is to keep others: several workers, or the embedded engine."""
-    return settings.workers > 1 or is_embedded(settings.store) or is_embedded(settings.backplane)
+    return settings.workers > 1 or embeds(settings)
+
+
+def embeds(settings: Settings) -> bool:
+    """Whether an engine is to be started for the workers."""
+    return is_embedded(settings.store) or is_embedded(settings.backplane)
 
 
 def check(settings: Settings) -> Engines:
