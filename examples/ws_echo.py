@@ -53,7 +53,7 @@ ENDPOINT = Endpoint(accept=accept, check=lambda handshake: None)
 
 def native(*, compress: bool) -> dict[str, Any]:
     """How uvicorn serves `/` through the native transport."""
-    limits = FrontLimits(max_message_bytes=MAX_BYTES, compression=Compression() if compress else None)
+    limits = FrontLimits(max_message_bytes=MAX_BYTES, compression=Compression(min_bytes=0) if compress else None)
     return {"app": Starlette(), "http": front(lambda path: ENDPOINT if path == "/" else None, limits)}
 
 

@@ -51,7 +51,14 @@ def make_asgi(tmp_path: Path) -> Iterator[Make]:
 
 @pytest.mark.parametrize(
     ("library", "socket"),
-    [("stompjs-7", "ws"), ("stompjs-7", "sockjs-1.6"), ("stompjs-2", "sockjs-1.1"), ("webstomp", "ws")],
+    [
+        ("stompjs-7", "ws"),
+        ("stompjs-7", "sockjs-1.6"),
+        ("stompjs-7", "sockjs-1.6:xhr-streaming"),
+        ("stompjs-7", "sockjs-1.6:xhr-polling"),
+        ("stompjs-2", "sockjs-1.1"),
+        ("webstomp", "ws"),
+    ],
 )
 def test_two_users_talk_in_node(asgi: AsgiServer, library: str, socket: str) -> None:
     talk(asgi, library, socket, mount=asgi.mount)

@@ -192,7 +192,7 @@ async def test_two_users_on_two_nodes_meet(proxy: Proxy) -> None:
         await ben.confirmed()
 
 
-@pytest.mark.parametrize("socket", ["ws", "sockjs-1.6"])
+@pytest.mark.parametrize("socket", ["ws", "sockjs-1.6", "sockjs-1.6:xhr-streaming", "sockjs-1.6:xhr-polling"])
 def test_clients_in_node_talk_over_tls(proxy: Proxy, socket: str) -> None:
     talk(proxy, "stompjs-7", socket, nodes=2, authority=proxy.certificate)
 

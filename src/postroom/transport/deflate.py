@@ -28,7 +28,10 @@ _BITS: Final = re.compile(r"[89]|1[0-5]")
 
 
 class Compression(Struct, frozen=True):
-    """How messages are compressed, and from which size on. `window_bits` (9 to 15) and `level` (1 to 9) are zlib's."""
+    """How messages are compressed, and from which size on. `window_bits` (9 to 15) and `level` (1 to 9) are zlib's.
+
+    With `min_bytes` 0 all are, also those that compression makes larger.
+    """
 
     window_bits: int = 12
     level: int = 1
@@ -106,10 +109,10 @@ def framing(compression: Compression) -> Callable[[bytes], bytes]:
 
 
 def frame(opcode: int, payload: bytes, compression: Compression) -> bytes:
-    """One final, unmasked frame; compressed if that makes it smaller."""
+    """One final, unmasked frame; compressed if that makes it smaller, or if everything is to be."""
     if len(payload) >= compression.min_bytes:
         small = deflate(payload, compression)
-        if len(small) < len(payload):
+        if len(small) < len(payload) or not compression.min_bytes:
             return websocket.frame(opcode | RSV1, small)
     return websocket.frame(opcode, payload)
 

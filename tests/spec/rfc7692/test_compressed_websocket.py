@@ -56,10 +56,10 @@ HALF = len(SMALL) // 2
 CASES: dict[str, tuple[bytes, list[tuple[int, int, bytes]]]] = {
     "6.2.3 a compressed message": (frame(TEXT, SMALL, rsv=4), [(TEXT, 4, LONG)]),
     "6.2.3 a binary one": (frame(BINARY, squeeze(b"\xff" * 900), rsv=4), [(BINARY, 4, b"\xff" * 900)]),
-    "6 one that is not compressed": (frame(TEXT, b"plain"), [(TEXT, 0, b"plain")]),
+    "6 one that is not compressed": (frame(TEXT, b"plain"), [(TEXT, 4, b"plain")]),
     "6 both kinds in turn": (
         frame(TEXT, SMALL, rsv=4) + frame(TEXT, b"plain") + frame(TEXT, SMALL, rsv=4),
-        [(TEXT, 4, LONG), (TEXT, 0, b"plain"), (TEXT, 4, LONG)],
+        [(TEXT, 4, LONG), (TEXT, 4, b"plain"), (TEXT, 4, LONG)],
     ),
     "6.1 fragments, the bit on the first alone": (
         frame(TEXT, SMALL[:HALF], fin=False, rsv=4) + frame(PING, b"p") + frame(0, SMALL[HALF:]),
@@ -77,8 +77,8 @@ CASES: dict[str, tuple[bytes, list[tuple[int, int, bytes]]]] = {
     "6 another reserved bit": (frame(TEXT, SMALL, rsv=6), [ends(1002)]),
     "7.2.2 what cannot be inflated": (frame(TEXT, b"\xff\xff\xff\xff", rsv=4), [ends(1007)]),
     "7.2.2 text that is not UTF-8": (frame(TEXT, squeeze(b"\xff\xfe" * 9), rsv=4), [ends(1007)]),
-    "7.2.3.6 an empty message": (frame(TEXT, b"\0", rsv=4), [(TEXT, 0, b"")]),
-    "7.2.3.6 an empty payload": (frame(TEXT, b"", rsv=4), [(TEXT, 0, b"")]),
+    "7.2.3.6 an empty message": (frame(TEXT, b"\0", rsv=4), [(TEXT, 4, b"")]),
+    "7.2.3.6 an empty payload": (frame(TEXT, b"", rsv=4), [(TEXT, 4, b"")]),
     "a bomb": (frame(TEXT, squeeze(bytes(70_000_000)), rsv=4), [ends(1009)]),
 }
 

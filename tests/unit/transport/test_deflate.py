@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from postroom.transport import websocket
-from postroom.transport.deflate import Agreed, Compression, deflate, frame, framing, inflate, negotiate
+from postroom.transport.deflate import RSV1, Agreed, Compression, deflate, frame, framing, inflate, negotiate
 from postroom.transport.websocket import Fault
 
 BASE = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
@@ -112,3 +112,11 @@ def test_the_window_that_was_agreed_on_is_kept() -> None:
     assert made[0] == 0x80 | 0x40 | websocket.BINARY
     inflater = zlib.decompressobj(-10)
     assert inflater.decompress(made[4:] + b"\x00\x00\xff\xff") == block + b"x" * 2000 + block
+
+
+@pytest.mark.parametrize("payload", [b"", b"x", bytes(range(256))])
+def test_everything_is_compressed_where_that_is_wanted(payload: bytes) -> None:
+    made = frame(websocket.BINARY, payload, Compression(min_bytes=0))
+    assert made[0] == 0x80 | RSV1 | websocket.BINARY
+    start = 2 if made[1] < 126 else 4
+    assert inflate(made[start:], 1000) == payload
