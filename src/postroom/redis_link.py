@@ -16,6 +16,7 @@ Sentinel and Cluster), `ca-file`, `wait-replicas` (how many replicas must have a
 import contextlib
 import socket
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Annotated, Any, Final
 from urllib.parse import unquote
 
@@ -88,6 +89,8 @@ def parse_url(url: str) -> RedisUrl:
     port = _SENTINEL_PORT if kind == "sentinel" else _PORT
     parts = take_apart(url, RedisOptions, port=port, local=kind == "unix")
     path, options = parts.path, parts.options
+    if options.ca_file is not None and not Path(options.ca_file).is_file():
+        raise ConfigurationError(f"{scheme}://…: ca-file: there is no file {options.ca_file}")
     if scheme in ("rediss", "valkeys"):
         options = msgspec.structs.replace(options, tls=True)
     if kind == "standalone" and len(parts.hosts) > 1:

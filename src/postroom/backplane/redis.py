@@ -13,11 +13,18 @@ from redis import exceptions as redis_errors
 
 from postroom.backplane.base import Subject, Traits
 from postroom.backplane.recovery import Cut, Recovery, reason_of
-from postroom.errors import BackplaneUnavailable, StoreUnavailable
+from postroom.errors import BackplaneUnavailable, ConfigurationError, StoreUnavailable
 from postroom.redis_link import connect, parse_url, translated
 
 _AT_ONCE: Final = 512
 """How many channels one SUBSCRIBE names: 512 in one cost a tenth of 512 alone (measured)."""
+
+
+_RIGHTS: Final = Subject("rights")
+"""Where it is tried whether the user may subscribe and publish."""
+
+_NEVER: Final = (redis_errors.NoPermissionError, redis_errors.AuthenticationError)
+"""What does not become right by waiting."""
 
 
 class _Line:
@@ -119,16 +126,23 @@ class RedisBackplane:
         start = len(self._prefix.encode())
 
         def heard(channel: bytes, payload: bytes) -> None:
-            if self._recovery.up or self._recovery.fresh:
-                received(Subject(channel[start:].decode()), payload)
+            subject = Subject(channel[start:].decode())
+            if (self._recovery.up or self._recovery.fresh) and subject != _RIGHTS:
+                received(subject, payload)
 
         async def session(established: Callable[[], None]) -> None:
             try:
                 async with asyncio.TaskGroup() as lines:
                     await self._open(lines, heard)
+                    if self._recovery.fresh:
+                        await self._check()
                     established()
                     await self._recovery.until_cut()
                     raise Cut("it was asked for")
+            except* _NEVER as group:
+                if self._recovery.fresh:  # later an administrator may be at work
+                    raise ConfigurationError(f"the backplane refuses this user: {reason_of(group)}") from group
+                raise
             finally:
                 await self._close()
 
@@ -156,10 +170,8 @@ class RedisBackplane:
     async def unsubscribe(self, subjects: Sequence[Subject]) -> None:
         """These are no longer wanted."""
         gone = [channel for subject in subjects if (channel := self._wanted.pop(subject, None)) is not None]
-        for line in self._lines.values():
-            with contextlib.suppress(OSError, redis_errors.RedisError, Cut):  # then all are gone
-                if mine := [channel for channel in gone if channel in line.channels]:
-                    await line.remove(mine)
+        with contextlib.suppress(OSError, redis_errors.RedisError, Cut):  # then all are gone
+            await self._remove(gone)
 
     async def publish(self, batch: Sequence[tuple[Subject, bytes]]) -> None:
         """Send each payload to whoever is subscribed. Raises BackplaneUnavailable."""
@@ -171,7 +183,7 @@ class RedisBackplane:
                     await self._publish_sharded(batch)
                 elif len(batch) == 1:
                     ((subject, payload),) = batch
-                    await self._client.execute_command("PUBLISH", self._channel(subject), payload)
+                    await self._execute("PUBLISH", subject, payload)
                 else:
                     pipeline = self._client.pipeline(transaction=False)
                     for subject, payload in batch:
@@ -196,6 +208,17 @@ class RedisBackplane:
             lines.create_task(line.listen(heard))
         async with asyncio.timeout(options.timeout + len(self._wanted) / 10_000):
             await self._put([*self._wanted])
+
+    async def _check(self) -> None:
+        """Subscribe and publish, to find out whether this user may."""
+        await self._put([_RIGHTS])
+        await self._execute("SPUBLISH" if self._cluster else "PUBLISH", _RIGHTS, b"")
+        await self._remove([self._channel(_RIGHTS)])
+
+    async def _remove(self, channels: Sequence[bytes]) -> None:
+        for line in self._lines.values():
+            if mine := [channel for channel in channels if channel in line.channels]:
+                await line.remove(mine)
 
     async def _connections(self) -> list[tuple[str, Any]]:
         if not self._cluster:
@@ -236,7 +259,10 @@ class RedisBackplane:
 
     async def _publish_all(self, subject: Subject, payloads: Sequence[bytes]) -> None:
         for payload in payloads:
-            await self._client.execute_command("SPUBLISH", self._channel(subject), payload)
+            await self._execute("SPUBLISH", subject, payload)
+
+    async def _execute(self, command: str, subject: Subject, payload: bytes) -> None:
+        await self._client.execute_command(command, self._channel(subject), payload)
 
     def _channel(self, subject: Subject) -> bytes:
         channel = self._wanted.get(subject)

@@ -22,6 +22,7 @@ from postroom.redis_link import parse_url
 from postroom.store import redis_codec as codec
 from postroom.store.base import Append, Appended, Confirm, Cursor, Lease, Page
 from postroom.store.redis_lanes import Caller, Kind, Lane, Request
+from postroom.store.redis_rights import check_rights
 from postroom.store.redis_servers import Script, Server, Servers, check, findings
 from postroom.store.together import runs
 
@@ -102,6 +103,7 @@ class RedisStore:
         try:
             await self._servers.refresh()
             await check(self._servers)
+            await check_rights(self._servers, self._prefix, waits=bool(self._url.options.wait_replicas))
         except BaseException:
             await self._servers.close()
             raise
