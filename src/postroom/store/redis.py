@@ -22,8 +22,8 @@ from postroom.redis_link import parse_url
 from postroom.store import redis_codec as codec
 from postroom.store.base import Append, Appended, Confirm, Cursor, Lease, Page
 from postroom.store.redis_lanes import Caller, Kind, Lane, Request
-from postroom.store.redis_rights import check_rights
-from postroom.store.redis_servers import Script, Server, Servers, check, findings
+from postroom.store.redis_rights import lacking
+from postroom.store.redis_servers import Script, Server, Servers, demand, findings
 from postroom.store.together import runs
 
 _log = structlog.get_logger("postroom.store")
@@ -102,8 +102,7 @@ class RedisStore:
         """Find the servers. Raises StoreUnavailable."""
         try:
             await self._servers.refresh()
-            await check(self._servers)
-            await check_rights(self._servers, self._prefix, waits=bool(self._url.options.wait_replicas))
+            demand([*await findings(self._servers), *await self._rights()])
         except BaseException:
             await self._servers.close()
             raise
@@ -112,22 +111,16 @@ class RedisStore:
         return self
 
     async def check(self) -> Sequence[Finding]:
-        """See `Checks`. The user's rights are tried too, with a key that ends by itself."""
+        """See `Checks`. The user's rights are tried too."""
         try:
             await self._servers.refresh()
-            found = [*await findings(self._servers)]
-            for server in self._servers.all:
-                key = f"{self._prefix}:check:{server.name}".encode()
-                # In a Cluster the key may be another server's: that refusal is none of the rights.
-                for command in ((b"SET", key, b"", b"PX", b"1000"), (b"EVAL", b"return 1", b"0"), (b"SCAN", b"0")):
-                    try:
-                        await server.ask(*command)
-                    except StoreUnavailable as error:
-                        if "NOPERM" in str(error) or "permission" in str(error):
-                            found.append(Finding(f"{error}: this user needs the rights to keys, scripts and SCAN"))
+            found = [*await findings(self._servers), *await self._rights()]
             return found
         finally:
             await self._servers.close()
+
+    async def _rights(self) -> Sequence[Finding]:
+        return await lacking(self._servers, self._prefix, waits=bool(self._url.options.wait_replicas))
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

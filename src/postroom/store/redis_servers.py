@@ -262,9 +262,9 @@ def slot_of(tag: bytes) -> int:
     return crc_hqx(tag, 0) % _SLOTS
 
 
-async def check(servers: Servers) -> None:
-    """See that all answer and are new enough; warn of settings that lose messages. Raises StoreUnavailable."""
-    for finding in await findings(servers):
+def demand(found: Iterable[Finding]) -> None:
+    """Warn of what is found, and raise StoreUnavailable where it is grave."""
+    for finding in found:
         if finding.grave:
             raise StoreUnavailable(finding.text)
         _log.warning(finding.text)
