@@ -16,7 +16,7 @@ _ADVICE: Final = "run-a-cluster.md has the rights that a user needs"
 
 async def lacking(servers: Servers, prefix: str, *, waits: bool) -> Sequence[Finding]:
     """What the user may not do. `waits`: appends wait for replicas. Raises StoreUnavailable."""
-    found = []
+    found: list[Finding] = []
     for server in servers.all:
         try:
             found += await _lacking(server, _base(servers, server, prefix), prefix, waits)
