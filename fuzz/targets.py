@@ -129,7 +129,8 @@ def sockjs_frames(data: bytes) -> None:
     half = len(data) // 2
     first, second = data[:half], data[half:]
     frame = framing.array_of(framing.element(first) + framing.element(second))
-    assert json.loads(frame[1:]) == [first.decode(errors="replace"), second.decode(errors="replace")]
+    assert json.loads(frame[1:]) == [framing.text_of(first), framing.text_of(second)]
+    assert len(framing.text_of(data).encode()) == len(data)
     assert json.loads(framing.array(text)[1:]) == [text]
     assert json.loads(framing.close(3000, text)[1:]) == [3000, text]
     assert not any(char in frame.decode() for char in "\n\r\u2028\u2029")

@@ -1,5 +1,6 @@
 """Whole conversations in each version of STOMP, with and without sub-protocols."""
 
+import json
 from collections.abc import Mapping
 
 import pytest
@@ -197,3 +198,26 @@ async def test_a_body_may_be_anything(shared_server: Server, body: bytes) -> Non
         assert message.body == body
         assert message.headers["content-length"] == str(len(body))
         assert (message.headers["content-type"], message.headers["custom"]) == ("application/x-any", "kept")
+
+
+async def test_over_sockjs_a_binary_body_keeps_its_length(shared_server: Server) -> None:
+    url = shared_server.url.replace("/ws", "/chat-websocket/000/binary/websocket")
+    async with (
+        await StompClient.connect(shared_server, "binary") as sender,
+        websockets.connect(url, close_timeout=DEADLINE) as pipe,
+    ):
+        assert await pipe.recv() == "o"
+
+        async def say(command: str, **headers: str) -> Frame:
+            await pipe.send(json.dumps([encode(command, headers).decode()]))
+            return await heard()
+
+        async def heard() -> Frame:
+            (text,) = json.loads(str(await pipe.recv())[1:])
+            return decode(text.encode())[0]
+
+        await say("CONNECT", login="sockjs", **{"accept-version": "1.2", "host": "x"})
+        await say("SUBSCRIBE", id="s", destination="/topic/binary", receipt="r")
+        await sender.send("/topic/binary", b"\xff\xfe and text")
+        message = await heard()
+        assert (message.body, message.headers["content-length"]) == (b"?? and text", "11")

@@ -1,5 +1,6 @@
 """SockJS frames: `o`, `h`, `a[...]`, `c[code,"reason"]` (SockJS protocol 0.3.3, "Protocol and framing")."""
 
+import codecs
 import re
 from typing import Final
 
@@ -24,6 +25,22 @@ _UNSAFE: Final = re.compile(
 _encode = msgspec.json.Encoder().encode
 
 
+def _marks(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeDecodeError)
+    return "?" * (error.end - error.start), error.end
+
+
+codecs.register_error("postroom.marks", _marks)
+
+
+def text_of(payload: bytes) -> str:
+    """`payload` as text, which is all that SockJS carries: each byte that is not UTF-8 becomes a `?`.
+
+    One for one, so that a length that the payload tells of itself (STOMP's `content-length`) stays true.
+    """
+    return payload.decode(errors="postroom.marks")
+
+
 def array(*messages: str) -> bytes:
     """`a[...]`: messages."""
     return b"a" + _escaped(_encode(messages))
@@ -32,9 +49,9 @@ def array(*messages: str) -> bytes:
 def element(payload: bytes) -> bytes:
     """One message as it stands in an array, a comma behind it: elements are joined by putting them together.
 
-    What is not UTF-8 is replaced: SockJS carries text alone.
+    What is not UTF-8 is replaced, see `text_of`.
     """
-    return _escaped(_encode(payload.decode(errors="replace"))) + b","
+    return _escaped(_encode(text_of(payload))) + b","
 
 
 def array_of(elements: bytes) -> bytes:

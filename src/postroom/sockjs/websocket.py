@@ -16,10 +16,10 @@ _PROTOCOL_ERROR: Final = 1002
 
 @lru_cache(maxsize=64)
 def array_framing(below: Framing) -> Framing:
-    """One payload as `a["..."]`, framed by `below`. What is not UTF-8 is replaced: SockJS carries text alone."""
+    """One payload as `a["..."]`, framed by `below`. What is not UTF-8 is replaced, see `framing.text_of`."""
 
     def wrap(payload: bytes) -> bytes:
-        return below(framing.array(payload.decode(errors="replace")))
+        return below(framing.array(framing.text_of(payload)))
 
     return wrap
 

@@ -43,3 +43,19 @@ def test_a_frame_in_a_page_cannot_end_its_script() -> None:
     quoted = framing.quoted(framing.array("</script>"))
     assert b"<" not in quoted
     assert json.loads(json.loads(quoted)[1:]) == ["</script>"]
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (b"plain", "plain"),
+        ("é世".encode(), "é世"),
+        (b"\xff\xfea", "??a"),
+        ("世".encode()[:2] + b"!", "??!"),
+        (b"\x80", "?"),
+    ],
+)
+def test_what_is_not_utf_8_is_marked_byte_for_byte(data: bytes, text: str) -> None:
+    assert framing.text_of(data) == text
+    assert len(text.encode()) == len(data)
+    assert json.loads(framing.array_of(framing.element(data))[1:]) == [text]
