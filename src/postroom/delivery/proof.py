@@ -102,6 +102,6 @@ class Prober(Generic[FollowerT]):
         return due
 
     @property
-    def waits_for_frames(self) -> bool:
-        """Whether anything waits for further frames."""
-        return bool(self._handled)
+    def wants_frames(self) -> bool:
+        """Whether further frames of the client may prove anything."""
+        return bool(self._handled) or self.signs is not None

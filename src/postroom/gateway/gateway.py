@@ -105,7 +105,7 @@ class Gateway:
         elif self._frames - self._rate_from > self._most_in_a_tick:
             self._too_fast()
         session = self._session
-        if session is not None and session.prober is not None:
+        if session is not None and session.prober is not None and session.prober.wants_frames:
             proving.frame(self._desk, session, self._transport, frames=self._frames, now=wheel.now)
         for event in self._stomp.receive(data):
             if self._held is not None:
@@ -374,7 +374,9 @@ class Gateway:
         if self._closed:
             return
         first = session.prober is None
-        proving.ask(session, self._transport, now=self._desk.wheel.now)
+        asked = proving.ask(session, self._transport, now=self._desk.wheel.now)
+        if not asked and not self._stomp.heart_beat[1]:
+            _log.warning("no PING, no heart-beats: what ack:auto gets stops until the client sends", session=self._name)
         if first and not self._stomp.heart_beat[0] and session.prober is not None:
             # There was no deadline yet that is as near as the probe's.
             self._look_again(self._desk.wheel.now)

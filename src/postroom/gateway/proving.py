@@ -16,16 +16,21 @@ _LATE: Final = 0.25
 """How much later than its deadline, as a share of it, a probe without an answer may be noticed."""
 
 
-def ask(session: Session, transport: Transport, *, now: float) -> None:
-    """Ask for proof of what was written, unless nothing needs it or a probe is outstanding."""
+def ask(session: Session, transport: Transport, *, now: float) -> bool:
+    """Ask for proof of what was written, unless nothing needs it or a probe is outstanding.
+
+    False, once: it turned out that this pipe cannot be asked.
+    """
     prober = session.prober
     if prober is None:
         prober = session.prober = Prober()
     if prober.outstanding is not None or prober.signs is not None:
-        return
+        return True
     marks = session.unproven()
-    if marks and not transport.probe(prober.begin(marks, now)):
-        prober.unavailable()
+    if not marks or transport.probe(prober.begin(marks, now)):
+        return True
+    prober.unavailable()
+    return False
 
 
 def frame(desk: "Desk", session: Session, transport: Transport, *, frames: int, now: float) -> None:
@@ -33,8 +38,7 @@ def frame(desk: "Desk", session: Session, transport: Transport, *, frames: int, 
     prober = session.prober
     if prober is None:
         return
-    if prober.waits_for_frames:
-        prove(desk, prober.frames(frames))
+    prove(desk, prober.frames(frames))
     signs = prober.signs
     if signs is None:
         return

@@ -24,7 +24,7 @@ def test_handled_means_two_frames_after_the_answer() -> None:
     prober.wait_for_frames("inbox", 40, seen=7)
     assert prober.frames(8) == []
     assert prober.frames(9) == [("inbox", 40)]
-    assert not prober.waits_for_frames
+    assert not prober.wants_frames
 
 
 def test_over_a_pipe_without_probes_a_late_frame_proves_what_was_written_before_an_earlier_one() -> None:

@@ -225,3 +225,19 @@ def test_a_second_worker_on_one_file_is_refused_in_one_line(tmp_path: Path) -> N
             time.sleep(0.02)
     finally:
         server.stop()
+
+
+async def test_a_silent_client_gets_its_window_and_more_once_it_speaks(make_asgi: Make) -> None:
+    server = await asyncio.to_thread(make_asgi, "uvicorn", config="[delivery]\nmax-in-flight-messages = 5\n")
+    async with await StompClient.connect(server, "ann") as ann:
+        for number in range(7):
+            await ann.send("/user/bob/queue/x", str(number))
+    async with await StompClient.connect(server, "bob") as bob:
+        await bob.subscribe("/user/queue/x", ack="auto")
+        assert [message.text for message in await bob.messages(5)] == list("01234")
+        assert "no PING, no heart-beats" in server.output()
+        rest = asyncio.get_running_loop().create_task(bob.messages(2))
+        while not rest.done():
+            await bob.raw(b"\n")
+            await asyncio.wait({rest}, timeout=0.2)
+        assert [message.text for message in rest.result()] == list("56")
