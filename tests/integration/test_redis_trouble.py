@@ -12,7 +12,7 @@ from tests.support.topologies import Cluster, Sentinels
 from tests.support.valkey import Valkey
 
 from postroom.channel import Retention
-from postroom.errors import MailboxFull, OutcomeUnknown, StoreUnavailable
+from postroom.errors import MailboxFull, OutcomeUnknown, StoreUnavailable, TransactionRefused
 from postroom.identity import NodeId, UserName
 from postroom.position import START, Head, LogKey, Position
 from postroom.store.base import SHARED, Append, Appended, Confirm
@@ -142,6 +142,25 @@ async def test_a_repeat_keeps_the_order_and_the_bounds(wire: Wire, prefix: str) 
         assert isinstance(outcomes[-1], MailboxFull)
         assert await bodies(store) == [b"known", b"0", b"1"]
         assert await bodies(store, OUTBOX) == [b"0", b"1", b"2"]
+
+
+async def test_a_transaction_whose_reply_got_lost_is_stored_once_and_whole(wire: Wire, prefix: str) -> None:
+    small = Retention(max_messages=3)
+    async with RedisStore(f"{wire.url}?{prefix}") as store:
+        await add(store, item(b"known", retention=small))
+        wire.eat("append", times=2)
+        # That it is stored already must not be taken for a mailbox that is full.
+        batch = [item(b"%d" % n, retention=small, tied=n > 0) for n in range(2)]
+        last = item(b"x", log=OUTBOX, retention=small, tied=True)
+        outcomes = await store.append([*batch, last])
+        assert wire.eaten == 2
+        assert [type(outcome) for outcome in outcomes] == [Appended] * 3
+        assert await bodies(store) == [b"known", b"0", b"1"]
+        assert await bodies(store, OUTBOX) == [b"x"]
+        wire.eat("append")
+        refused = await store.append([item(b"2", retention=small), item(b"y", log=OUTBOX, retention=small, tied=True)])
+        assert [type(outcome) for outcome in refused] == [MailboxFull, TransactionRefused]
+        assert await bodies(store, OUTBOX) == [b"x"]
 
 
 async def test_who_never_hears_an_answer_is_told_that_the_outcome_is_unknown(wire: Wire, prefix: str) -> None:
