@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 import structlog
@@ -17,6 +17,9 @@ from postroom.scheme import Scheme
 _log = structlog.get_logger("postroom.interest")
 
 _RETRY_SECONDS: Final = 0.3
+_LATE_SECONDS: Final = 5.0
+"""So much later a store may do what was asked of it before it hung: what it took then is done by now."""
+
 _AT_ONCE: Final = 5_000
 
 
@@ -24,8 +27,9 @@ class Interest:
     """What this node follows on the backplane, and which users it lists in the directory.
 
     Derived from `users` (who has a session here) and from the topics that are entered; brought about in batches,
-    again until it succeeds. Each method that adds something returns a future that is done once it is in force, or
-    None where it is already.
+    again until it succeeds. `restored` is called once users have been entered that were here already, and that
+    others may not have found for a while. Each method that adds something returns a future that is done once it is
+    in force, or None where it is already.
     """
 
     def __init__(
@@ -35,16 +39,19 @@ class Interest:
         scheme: Scheme,
         peering: Peering,
         users: Collection[UserName],
+        restored: Callable[[], None],
     ) -> None:
         self._backplane = backplane
         self._directory = directory
         self._scheme = scheme
         self._peering = peering
         self._users = users
+        self._restored = restored
         self._wanted: Counter[Subject] = Counter()
         self._in_force: set[Subject] = set()
         self._entered: set[UserName] = set()
-        self._doubtful: set[UserName] = set()  # listed or not: the store's answer was lost, or the store forgets
+        # Listed or not: the store's answer was lost, or the store forgets. How often an entry must be made to be sure.
+        self._doubtful: dict[UserName, int] = {}
         self._subjects: dict[Subject, None] = {}
         self._moved: dict[UserName, None] = {}
         self._waiting: dict[Subject | tuple[UserName], asyncio.Future[None]] = {}
@@ -88,20 +95,21 @@ class Interest:
     def rejoined(self) -> None:
         """This node has a new incarnation: what its older one entered counts for nothing."""
         self._entered.clear()
-        self._doubtful.clear()
+        self._doubtful = dict.fromkeys(self._users, 1)
         self._moved.update(dict.fromkeys(self._users))
         self._wake.set()
 
     def reenter(self) -> None:
         """The directory may have forgotten who is here, as a store does that fails over: list everybody anew."""
-        self._doubtful |= self._entered
+        for user in self._entered:
+            self._doubtful[user] = max(1, self._doubtful.get(user, 0))
         self._entered.clear()
         self._moved.update(dict.fromkeys(self._users))
         self._wake.set()
 
     async def withdraw(self) -> None:
         """The node goes: nobody is here any more. Raises StoreUnavailable."""
-        users = list(self._entered | self._doubtful)
+        users = list({**dict.fromkeys(self._entered), **self._doubtful})
         self._entered.clear()
         self._doubtful.clear()
         for start in range(0, len(users), _AT_ONCE):
@@ -144,7 +152,6 @@ class Interest:
 
     async def _follow(self, subjects: Sequence[Subject]) -> None:
         new = [subject for subject in subjects if subject in self._wanted and subject not in self._in_force]
-        gone = [subject for subject in subjects if subject not in self._wanted and subject in self._in_force]
         for subject in subjects:
             self._subjects.pop(subject, None)
         try:
@@ -154,6 +161,7 @@ class Interest:
             self._subjects.update(dict.fromkeys(subjects))
             raise
         self._in_force.update(new)
+        gone = [subject for subject in subjects if subject not in self._wanted and subject in self._in_force]
         for subject in subjects:
             if subject in self._in_force:
                 self._done(subject)
@@ -169,7 +177,8 @@ class Interest:
         came = [user for user in moved if user in self._users and user not in self._entered]
         left = [user for user in moved if user not in self._users and (user in self._entered or user in self._doubtful)]
         self._entered.difference_update(left)
-        self._doubtful.update(came, left)
+        for user in (*came, *left):
+            self._doubtful.setdefault(user, 0)
         lease = self._directory.lease
         try:
             if came:
@@ -177,18 +186,38 @@ class Interest:
             if left:
                 await self._directory.leave(left)
         except StoreUnavailable:
+            # What had no answer may be done yet, behind the entry of one who has come back: that is made twice.
+            self._doubtful.update(dict.fromkeys(left, 2))
             self._moved.update(dict.fromkeys(moved))
             raise
+        for user in left:
+            for subject in self._scheme.interest(user):
+                self.unfollow(subject)
         if lease != self._directory.lease:  # entered as an incarnation that is no more
             self._moved.update(dict.fromkeys(came))
             return
         self._entered.update(came)
-        self._doubtful.difference_update(came, left)
+        self._sure(came, left)
         for user in moved:
-            self._done((user,))
+            if user not in self._moved:  # otherwise it came or went meanwhile
+                self._done((user,))
+
+    def _sure(self, came: Sequence[UserName], left: Sequence[UserName]) -> None:
         for user in left:
-            for subject in self._scheme.interest(user):
-                self.unfollow(subject)
+            self._doubtful.pop(user, None)
+        times = {user: self._doubtful.pop(user, 0) for user in came}
+        for user in came:
+            if times[user] > 1:
+                asyncio.get_running_loop().call_later(_LATE_SECONDS, self._doubt, user)
+        if any(times.values()):
+            self._restored()
+
+    def _doubt(self, user: UserName) -> None:
+        if user in self._entered:
+            self._entered.discard(user)
+            self._doubtful[user] = 1
+            self._moved[user] = None
+            self._wake.set()
 
     def _done(self, key: Subject | tuple[UserName]) -> None:
         waiting = self._waiting.pop(key, None)

@@ -95,7 +95,9 @@ class Mesh:
         self.roaming = Roaming(self._peering, self.directory, spawn=spawn, quiet_seconds=quiet_seconds)
         scheme = scheme_of(routing, self.directory)
         self.relay = Relay(scheme, self._peering, self.directory, metrics)
-        self.interest = Interest(backplane, self.directory, scheme, self._peering, hub.users)
+        self.interest = Interest(
+            backplane, self.directory, scheme, self._peering, hub.users, lambda: self._missed(None)
+        )
         self.directory.joined = self._joined
         self.directory.ended = self._ended
         self.directory.fenced = fenced

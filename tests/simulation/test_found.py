@@ -179,3 +179,41 @@ def test_a_log_that_was_trimmed_to_nothing_keeps_its_end_in_a_fail_over() -> Non
     (following,) = at_once(store.append([item("ben", b"2")]))
     assert isinstance(following, Appended)
     assert following.previous == appended.position.offset
+
+
+class Hanging(MemoryStore):
+    """`leave` takes a while; the first of each user has no answer where `lost`, and is done later than what follows."""
+
+    def __init__(self, url: str, *, lost: bool) -> None:
+        super().__init__(url)
+        self._lost = lost
+
+    async def leave(self, lease: Lease, users: Sequence[UserName]) -> None:
+        if self._lost and "ben" in users:
+            self._lost = False
+            later = asyncio.get_running_loop().call_later(2.0, lambda: at_once(MemoryStore.leave(self, lease, users)))
+            assert not later.cancelled()
+            raise StoreUnavailable("the store does not answer")
+        await asyncio.sleep(0.1)
+        await super().leave(lease, users)
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_who_comes_back_to_a_node_that_is_just_striking_them_off_is_found_by_the_others(lost: bool) -> None:
+    async def story() -> None:
+        url = f"memory:hanging-{lost}"
+        async with (
+            Cluster(2, store=lambda name: Hanging(url, lost=lost and name == "node-2")) as [one, two],
+            one.connect("ann") as ann,
+        ):
+            async with two.connect("ben"):
+                pass
+            await asyncio.sleep(0.05)
+            async with two.connect("ben") as ben:
+                await ben.subscribe(INBOX)
+                await asyncio.sleep(10.0)
+                ben.within = 1.0
+                await ann.send("/user/ben/queue/inbox", b"hello")
+                assert (await ben.message()).body == b"hello"
+
+    play(story())
