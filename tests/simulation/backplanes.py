@@ -20,11 +20,12 @@ _RECONNECT: Final = 0.3
 
 @dataclass
 class Odds:
-    """How often a payload is lost, comes twice, or keeps those behind it waiting."""
+    """How often a payload is lost, comes twice, or keeps those behind it waiting; what goes to all too, or not."""
 
     lost: float = 0.0
     twice: float = 0.0
     late: float = 0.0
+    beats: bool = True
 
 
 class FaultyBackplane:
@@ -116,7 +117,7 @@ class FaultyBackplane:
 
     def _arrived(self, subject: Subject, payload: bytes) -> None:
         rng, odds = self._rng, self._odds
-        if self._state != "up" or self.severed or rng.random() < odds.lost:
+        if self._state != "up" or self.severed or (rng.random() < odds.lost and (odds.beats or subject != "all")):
             return
         wait = rng.uniform(0.05, 1.0) if rng.random() < odds.late else rng.uniform(0.0005, 0.004)
         self._line.append((subject, payload))

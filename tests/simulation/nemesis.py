@@ -12,23 +12,18 @@ Hurt = Callable[[World, Place], Coroutine[Any, Any, None]]
 async def rage(world: World) -> None:
     """Hurt something, again and again, for as long as the profile says."""
     profile, rng = world.profile, world.rng
+    world.server.odds = profile.store
+    odds = profile.backplane
+    world.odds.lost, world.odds.twice, world.odds.late, world.odds.beats = odds.lost, odds.twice, odds.late, odds.beats
     if not profile.faults:
         await asyncio.sleep(profile.seconds)
         return
-    world.server.odds = profile.store
-    calm_network = rng.random() < 0.3
-    if not calm_network:
-        world.odds.lost, world.odds.twice, world.odds.late = (
-            profile.backplane.lost,
-            profile.backplane.twice,
-            profile.backplane.late,
-        )
-    names = [name for name in profile.faults if name != "fail-over" or world.fails_over]
+    names = [name for name in profile.faults if name not in ("fail-over", "blackout") or world.fails_over]
     weights = [profile.faults[name] for name in names]
     until = world.loop.time() + profile.seconds
     while world.loop.time() < until:
         await asyncio.sleep(rng.uniform(*profile.pause))
-        place = rng.choice(world.places)
+        place = rng.choice(world.places[: profile.victims])
         (name,) = rng.choices(names, weights)
         world.tasks.create_task(_hurt(world, place, name))
 
@@ -49,16 +44,25 @@ async def _hurt(world: World, place: Place, name: str) -> None:
 async def _crash(world: World, place: Place) -> None:
     world.fault("crash")
     await place.crash()
-    await asyncio.sleep(
-        world.rng.uniform(0.01, 1.0) if world.rng.random() < 0.5 else world.rng.uniform(0.5, 1.6 * LEASE)
-    )
+    await asyncio.sleep(world.rng.uniform(*world.profile.down) * LEASE * world.rng.choice([0.3, 1.0]))
     await place.start()
+
+
+async def _blackout(world: World, place: Place) -> None:
+    """The power fails: all nodes die, and the store with the newest that it had."""
+    world.fault("blackout")
+    up = [each for each in world.places if each.up]
+    for each in up:
+        await each.crash()
+    world.fail_over()
+    for each in up:
+        await each.start()
 
 
 async def _stop(world: World, place: Place) -> None:
     world.fault("stop")
     await place.stop()
-    await asyncio.sleep(world.rng.uniform(0.01, 1.0))
+    await asyncio.sleep(world.rng.uniform(*world.profile.down) * LEASE * 0.3)
     await place.start()
 
 
@@ -94,7 +98,8 @@ async def _isolate(world: World, place: Place) -> None:
 async def _away(world: World, place: Place) -> None:
     world.fault("away")
     world.server.go_away()
-    await asyncio.sleep(world.rng.uniform(0.05, 1.2 * LEASE))
+    long = world.rng.random() < 0.4
+    await asyncio.sleep(world.rng.uniform(1.2, 1.8) * LEASE if long else world.rng.uniform(0.05, 2.0))
     world.server.come_back()
 
 
@@ -117,4 +122,5 @@ _TO_ALL: Final[dict[str, Hurt]] = {
     "away": _away,
     "freeze": _freeze,
     "fail-over": _fail_over,
+    "blackout": _blackout,
 }

@@ -13,6 +13,7 @@ from postroom.stomp import Frame
 from postroom.testing.cluster import Pipe
 
 _PATIENCE = 4.0
+_READY = "ready"
 _MODES = ("auto", "client", "client-individual")
 
 
@@ -30,7 +31,8 @@ class Link:
         place.member.pipes.append(self.pipe)
 
     def _latency(self) -> float:
-        return self._rng.uniform(0.0002, 0.003) if self._rng.random() < 0.97 else self._rng.uniform(0.003, 0.1)
+        bounds = self.world.profile.latency if self._rng.random() < 0.97 else (0.0, 0.1)
+        return self._rng.uniform(*bounds)
 
     async def log_in(self, user: str, device: str) -> bool:
         """CONNECT; whether it was answered in time."""
@@ -74,10 +76,16 @@ class Link:
 
 
 async def connect(
-    world: World, rng: random.Random, user: str, device: str = "", *, answers_probes: bool = True
+    world: World,
+    rng: random.Random,
+    user: str,
+    device: str = "",
+    *,
+    via: tuple[int, int] = (0, 3),
+    answers_probes: bool = True,
 ) -> Link | None:
     """A connection to some node; None where that one does not answer."""
-    place = rng.choice(world.places)
+    place = rng.choice(world.places[slice(*via)])
     if not place.up or place.host.paused:
         await asyncio.sleep(rng.uniform(0.02, 0.2))
         return None
@@ -113,10 +121,11 @@ class Sender:
             for seq in range(world.profile.messages)
         )
         self._flying: dict[str, Sent] = {}
+        self._said: list[str] = []  # what has no receipt on this connection, in order
 
     async def run(self) -> None:
         while self._todo or self._flying:
-            link = await connect(self._world, self._rng, self._name)
+            link = await connect(self._world, self._rng, self._name, via=self._world.profile.via)
             if link is not None:
                 await self._session(link)
                 link.cut()
@@ -127,9 +136,14 @@ class Sender:
     async def _session(self, link: Link) -> None:
         rng, world = self._rng, self._world
         link.pipe.say("SUBSCRIBE", {"id": "errors", "destination": "/user/queue/errors"})
+        self._said = []
+        if world.profile.asks:
+            self._said.append(_READY)
+            own = {"id": "own", "destination": "/user/queue/own", "receipt": _READY}
+            link.pipe.say("SUBSCRIBE", own)
         for sent in list(self._flying.values()):
             self._say(link, sent)
-        lives = world.loop.time() + rng.uniform(0.5, 8.0)
+        lives = world.loop.time() + rng.uniform(*world.profile.lives)
         due = world.loop.time()
         while self._todo or self._flying:
             now = world.loop.time()
@@ -150,6 +164,9 @@ class Sender:
 
     async def _heard(self, link: Link, frame: Frame) -> None:
         key = frame.headers["receipt-id"]
+        if frame.command == "RECEIPT" and self._said[:1] != [key]:
+            self._world.wrong.append(f"receipts: that of {key} came before that of {self._said[:1]}")
+        self._said = [each for each in self._said if each != key]
         if key not in self._flying:
             return
         if frame.command == "RECEIPT":
@@ -166,6 +183,7 @@ class Sender:
 
     def _say(self, link: Link, sent: Sent) -> None:
         self._world.note(sent)
+        self._said.append(sent.key)
         headers = {"receipt": sent.key, "idempotency-key": sent.key, "key": sent.key}
         destination = f"/user/{sent.receiver}{queue_of(sent.receiver)}"
         link.pipe.say("SEND", {"destination": destination, **headers}, sent.body.encode())
@@ -187,10 +205,11 @@ class Receiver:
     async def run(self) -> None:
         world, rng = self._world, self._rng
         user, device = self._owner
+        await asyncio.sleep(rng.uniform(*world.profile.start))
         while True:
             polite = world.profile.polite
             answers = polite or world.calm.is_set() or rng.random() < 0.85
-            link = await connect(world, rng, user, device, answers_probes=answers)
+            link = await connect(world, rng, user, device, via=world.profile.at, answers_probes=answers)
             if link is None:
                 continue
             self._visits += 1
@@ -201,7 +220,7 @@ class Receiver:
                 await visit.run(self.known)
             world.note(Lost(self._name))
             world.counts["visits"] += 1
-            await asyncio.sleep(rng.uniform(0.005, 0.5 if rng.random() < 0.8 else 3.0))
+            await asyncio.sleep(rng.uniform(*world.profile.away) * (1 if rng.random() < 0.8 else 4))
 
 
 class Visit:
@@ -317,26 +336,26 @@ class Visit:
 class Puller:
     """Asks over HTTP, now and then, for what waits in the user's mailbox."""
 
-    def __init__(self, world: World, user: str) -> None:
-        self._world, self._user = world, user
+    def __init__(self, world: World, user: str, number: int) -> None:
+        self._world, self._user, self._number = world, user, number
         self._rng = random.Random(world.rng.getrandbits(64))
         self._pulls = 0
 
     async def run(self) -> None:
         world, rng = self._world, self._rng
         while not world.calm.is_set():
-            await asyncio.sleep(rng.uniform(0.0, 0.6))
+            await asyncio.sleep(rng.uniform(0.0, 0.4))
             place = rng.choice(world.places)
             if place.up and not place.host.paused:
                 self._pulls += 1
-                place.run(self._pull(place, f"pull/{self._user}#{self._pulls}"))
+                place.run(self._pull(place, f"pull/{self._user}/{self._number}#{self._pulls}"))
 
     async def _pull(self, place: Place, name: str) -> None:
         world, rng = self._world, self._rng
         world.note(Subscribed(name, (self._user, ""), marks=False))
         try:
             async with place.member.node.pull(UserName(self._user), queue_of(self._user)) as messages:
-                await asyncio.sleep(rng.uniform(0.0, 0.01))
+                await asyncio.sleep(rng.uniform(0.0, 0.1))
                 if not messages:
                     return
                 if rng.random() < 0.2 and not world.profile.polite:

@@ -36,6 +36,11 @@ class Outcome:
     trace: list[str]
 
     @property
+    def kinds(self) -> set[str]:
+        """What is wrong, in a word or two each."""
+        return {each.partition(":")[0] for each in self.wrong}
+
+    @property
     def digest(self) -> str:
         """Equal for equal runs."""
         return hashlib.sha256("\n".join(self.trace).encode()).hexdigest()
@@ -92,19 +97,19 @@ async def _scenario(world: World) -> None:
     for place in world.places:
         await place.start()
     receivers = []
-    for owner in (("ben", ""), ("cat", ""), ("cat", "phone"), ("small", "tablet")):
+    for tab, owner in enumerate(world.profile.tabs):
         world.own(owner)
-        receivers += [Receiver(world, owner, tab) for tab in range(2 if owner == ("ben", "") else 1)]
+        receivers.append(Receiver(world, owner, tab))
     for receiver in receivers:
         world.tasks.create_task(receiver.run())
-    for receiver in receivers:
+    for receiver in receivers if world.profile.known else ():
         await receiver.known.wait()  # a device counts from its first subscription on
     senders = [Sender(world, number) for number in range(world.profile.senders)]
     world.senders_left = len(senders)
     for sender in senders:
         world.tasks.create_task(sender.run())
-    if world.profile.pulls:
-        world.tasks.create_task(Puller(world, "ben").run())
+    for number in range(world.profile.pullers):
+        world.tasks.create_task(Puller(world, "ben", number).run())
     await rage(world)
     world.heal()
     await world.settle()
@@ -126,7 +131,10 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--mutation", action="append", default=[], choices=list(MUTATIONS))
     parser.add_argument("--trace", action="store_true", help="print all that happened")
+    parser.add_argument("--mutations", action="store_true", help="what takes each rule away, in turn: a table")
     args = parser.parse_args()
+    if args.mutations:
+        return _table(range(args.first, args.first + args.seeds))
     profiles = list(PROFILES.values()) if args.profile == "all" else [PROFILES[args.profile]]
     seeds = [args.seed] if args.seed is not None else range(args.first, args.first + args.seeds)
     failed = 0
@@ -141,7 +149,7 @@ def main() -> int:
                 print(*outcome.trace, outcome.digest, sep="\n")
             if outcome.wrong:
                 wrong += 1
-                kinds.update({each.partition(":")[0] for each in outcome.wrong})
+                kinds.update(outcome.kinds)
                 if wrong <= 5 or args.seed is not None:
                     print(f"{outcome.replay}", *outcome.wrong[: 5 if args.seed is None else 50], sep="\n    ")
                 sys.stdout.flush()
@@ -150,6 +158,23 @@ def main() -> int:
         print(f"{profile.name}: {wrong} of {len(seeds)} runs fail, {seconds:.1f} s; {dict(kinds)}")
         print("    " + ", ".join(f"{name} {count}" for name, count in sorted(totals.items())))
     return 1 if failed else 0
+
+
+def _table(seeds: Sequence[int]) -> int:
+    print("| rule | runs | that fail | what is seen first |", "| --- | --- | --- | --- |", sep="\n")
+    unnoticed = 0
+    for mutation in MUTATIONS.values():
+        kinds: Counter[str] = Counter()
+        noticed = 0
+        for seed in seeds:
+            outcome = simulate(seed, PROFILES[mutation.profile], [mutation.name])
+            noticed += bool(outcome.kinds & set(mutation.shows))
+            kinds.update(outcome.kinds & set(mutation.shows))
+        unnoticed += not noticed
+        shown = ", ".join(kind for kind, _ in kinds.most_common(2))
+        share = f"{100 * noticed / len(seeds):.0f} %"
+        print(f"| {mutation.name} | {mutation.profile} | {share} | {shown} |", flush=True)
+    return 1 if unnoticed else 0
 
 
 if __name__ == "__main__":

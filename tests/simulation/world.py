@@ -178,7 +178,9 @@ class World:
             routing=self.routing,  # type: ignore[arg-type]
             drain_seconds=0.5,
             delivery=Delivery(max_in_flight_messages=IN_FLIGHT, page_messages=3, probe_timeout_seconds=4.0),
-            cluster=Cluster(lease_seconds=LEASE, renew_seconds=0.6, heartbeat_seconds=0.5, reconcile_seconds=80_000),
+            cluster=Cluster(
+                lease_seconds=LEASE, renew_seconds=self.profile.renew, heartbeat_seconds=0.5, reconcile_seconds=80_000
+            ),
             channels=(
                 Channel("SMALL", "/user/*/queue/small", retention=small if self.overflows else kept),
                 Channel("INBOX", "/user/*/queue/inbox", retention=kept),
@@ -271,9 +273,7 @@ class World:
         rng = self.rng
         known = len(self.server.ledger.lost)
         self.fault("fail-over")
-        self.server.fail_over(
-            rng, lost=rng.choice([0, 1, 3]), behind=rng.choice([0.0, 0.5]), forgets=self.profile.forgets
-        )
+        self.server.fail_over(rng, lost=rng.choice([0, 1, 3]), behind=rng.choice([0.0, 0.5, 2.0]), forgets=False)
         for key in self.server.ledger.lost[known:]:
             self.counts["lost by the store"] += 1
             self.note(Gone(key))
