@@ -12,7 +12,7 @@ if str(_ROOT) not in sys.path:
     sys.path.insert(0, str(_ROOT))
 
 from tests.support.cluster import Nodes  # noqa: E402  (the path is set above)
-from tests.support.engines import Nats  # noqa: E402
+from tests.support.engines import Nats, RabbitMQ  # noqa: E402
 from tests.support.faults import RESUMED  # noqa: E402
 from tests.support.postgres import Postgres  # noqa: E402
 from tests.support.server import Server  # noqa: E402
@@ -49,6 +49,13 @@ def other_url(other_valkey: Valkey) -> str:
 def nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nats]:
     """One NATS for all tests; who hurts it mends it."""
     with Nats(tmp_path_factory.mktemp("nats")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
+    """One RabbitMQ for all tests; who hurts it mends it."""
+    with RabbitMQ(tmp_path_factory.mktemp("rabbitmq")) as server:
         yield server
 
 

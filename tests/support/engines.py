@@ -72,7 +72,12 @@ class Broker:
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
-                self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment()
+                self.command(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self.environment(),
+                start_new_session=True,
             )
         end = time.monotonic() + self.starts_within
         while not self.ready():
@@ -85,7 +90,7 @@ class Broker:
 
     def kill(self) -> None:
         """SIGKILL, paused or not; once this returns it is gone."""
-        self.process.kill()
+        self._signal(signal.SIGKILL)
         self.process.wait(DEADLINE)
 
     def restart(self) -> None:
@@ -95,11 +100,15 @@ class Broker:
 
     def pause(self) -> None:
         """SIGSTOP: it takes connections, and says nothing."""
-        self.process.send_signal(signal.SIGSTOP)
+        self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
         """SIGCONT."""
-        self.process.send_signal(signal.SIGCONT)
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
+        # What a script has started is in its session.
+        os.killpg(self.process.pid, number)
 
     def mend(self) -> None:
         """Let it be as it was started, whatever was done to it."""
@@ -143,3 +152,70 @@ class Nats(Broker):
         settings = self.folder / "nats.conf"
         settings.write_text(f'listen: "127.0.0.1:{self.port}"\n{self._config}', encoding="utf-8")
         return [program, "-c", str(settings)]
+
+
+class RabbitMQ(Broker):
+    """A RabbitMQ node with an epmd of its own; `config` is what its file says beside the address."""
+
+    name = "rabbitmq-server"
+    starts_within = 6 * DEADLINE
+
+    def __init__(self, folder: Path, *, config: str = "") -> None:
+        super().__init__(folder)
+        self._config = config
+        self._epmd_port, self._dist_port = quiet_port(), quiet_port()
+        self._epmd: subprocess.Popen[bytes] | None = None
+
+    def url_at(self, port: int) -> str:
+        """See `Broker.url_at`."""
+        return f"amqp://guest:guest@127.0.0.1:{port}"
+
+    def command(self) -> list[str]:
+        """See `Broker.command`."""
+        found = sorted(Path("/usr/lib/rabbitmq/lib").glob("*/sbin/rabbitmq-server"))  # not the one that changes users
+        program = str(found[-1]) if found else shutil.which("rabbitmq-server")
+        require("rabbitmq-server", found=program is not None, install="apt-get install rabbitmq-server")
+        assert program is not None
+        return [program]
+
+    def environment(self) -> dict[str, str]:
+        """See `Broker.environment`."""
+        home = self.folder
+        (home / "rabbitmq.conf").write_text(
+            f"listeners.tcp.1 = 127.0.0.1:{self.port}\ndisk_free_limit.absolute = 50MB\n{self._config}",
+            encoding="utf-8",
+        )
+        (home / "plugins").write_text("[].", encoding="utf-8")
+        return os.environ | {
+            "HOME": str(home),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "ERL_EPMD_PORT": str(self._epmd_port),
+            "RABBITMQ_NODENAME": f"t{self.port}@localhost",
+            "RABBITMQ_DIST_PORT": str(self._dist_port),
+            "RABBITMQ_MNESIA_BASE": str(home / "mnesia"),
+            "RABBITMQ_LOG_BASE": str(home / "log"),
+            "RABBITMQ_PID_FILE": str(home / "pid"),
+            "RABBITMQ_CONFIG_FILE": str(home / "rabbitmq"),
+            "RABBITMQ_CONF_ENV_FILE": str(home / "none"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(home / "plugins"),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none",
+        }
+
+    def start(self) -> None:
+        """See `Broker.start`."""
+        self.command()
+        if self._epmd is None:
+            epmd = shutil.which("epmd")
+            assert epmd is not None
+            self._epmd = subprocess.Popen(
+                [epmd, "-port", str(self._epmd_port), "-address", "127.0.0.1"], start_new_session=True
+            )
+        super().start()
+
+    def close(self) -> None:
+        """See `Broker.close`."""
+        super().close()
+        if self._epmd is not None:
+            self._epmd.kill()
+            self._epmd.wait()
+            self._epmd = None

@@ -16,17 +16,16 @@ that does not keep up is cut off by the server, which is an interruption like an
 
 import asyncio
 import contextlib
-import hashlib
 import itertools
 import ssl
 from collections.abc import Callable, Sequence
 from typing import Any, Final
-from urllib.parse import quote
 from uuid import uuid4
 
 import msgspec
 
 from postroom.backplane.base import Subject, Traits
+from postroom.backplane.names import name_of
 from postroom.backplane.recovery import Cut, Recovery, reason_of
 from postroom.engine_url import EngineUrl, Prefix, Seconds, TlsOptions, take_apart, tls_context
 from postroom.errors import BackplaneUnavailable, ConfigurationError, MissingExtra
@@ -38,9 +37,6 @@ except ModuleNotFoundError as error:  # pragma: no cover
     raise MissingExtra("nats://", "nats") from error
 
 _PORT: Final = 4222
-_LONGEST_NAME: Final = 200
-"""Longer names travel as their hash: a server takes control lines of 4 kB, and so does its operator's patience."""
-
 _CLOSE_SECONDS: Final = 1.0
 
 
@@ -211,6 +207,7 @@ class NatsBackplane:
                 established()
                 await self._watch(link)
             finally:
+                self._recovery.down()
                 self._link = None
                 await link.discard()
 
@@ -268,9 +265,4 @@ class NatsBackplane:
             raise BackplaneUnavailable(f"the backplane does not answer: {reason_of(error)}") from error
 
     def _name(self, subject: Subject) -> str:
-        kind, dot, rest = subject.partition(".")
-        name = quote(rest if dot else kind, safe="").replace(".", "%2E")  # in a subject: no space, dot, * or >
-        if len(name) > _LONGEST_NAME:
-            name = "sha256-" + hashlib.sha256(name.encode()).hexdigest()
-        prefix = self._url.options.prefix
-        return f"{prefix}.{kind}.{name}" if dot else f"{prefix}.{name}"
+        return f"{self._url.options.prefix}.{name_of(subject)}"

@@ -78,6 +78,10 @@ class Recovery:
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(pause * 2, _LONGEST_PAUSE)
 
+    def down(self) -> None:
+        """Say that the session is over, before it is taken apart: who calls now waits for the next."""
+        self._up.clear()
+
     def cut(self) -> None:
         """End the session; the next begins."""
         self._cut.set()

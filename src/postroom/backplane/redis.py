@@ -144,6 +144,7 @@ class RedisBackplane:
                     raise ConfigurationError(f"the backplane refuses this user: {reason_of(group)}") from group
                 raise
             finally:
+                self._recovery.down()
                 await self._close()
 
         self._client = connect(self._url)
