@@ -84,10 +84,10 @@ def ways(js: JetStreamContext) -> dict[str, Append]:
     busy = [asyncio.Lock() for _ in range(LOGS)]
 
     async def plain(n: int) -> None:
-        await js.publish(f"m.{n % LOGS}", BODY)
+        await js.publish(f"m.plain.{n % LOGS}", BODY)
 
     async def once(n: int) -> None:
-        await js.publish(f"m.{n % LOGS}", BODY, headers={"Nats-Msg-Id": f"{id(js)}-{n}"})
+        await js.publish(f"m.once.{n % LOGS}", BODY, headers={"Nats-Msg-Id": f"{id(js)}-{n}"})
 
     async def linked(n: int) -> None:
         # The link to the previous message: what is expected there is what the message names as its predecessor.
@@ -100,10 +100,10 @@ def ways(js: JetStreamContext) -> dict[str, Append]:
                     "Previous": str(last.get(log, 0)),
                 }
                 try:
-                    last[log] = (await js.publish(f"m.{log}", BODY, headers=headers)).seq
+                    last[log] = (await js.publish(f"m.linked.{log}", BODY, headers=headers)).seq
                     return
                 except APIError:
-                    last[log] = (await js.get_last_msg("m", f"m.{log}")).seq or 0
+                    last[log] = (await js.get_last_msg("m", f"m.linked.{log}")).seq or 0
 
     return {"plain": plain, "with Nats-Msg-Id": once, "with Nats-Msg-Id and expected last sequence": linked}
 
@@ -147,7 +147,7 @@ async def main(seconds: float) -> None:
                 await js.add_stream(
                     StreamConfig(
                         name="m",
-                        subjects=["m.*"],
+                        subjects=["m.*.*"],
                         retention=RetentionPolicy.LIMITS,
                         storage=StorageType.FILE,
                         duplicate_window=120,

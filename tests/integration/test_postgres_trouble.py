@@ -13,11 +13,11 @@ from tests.support.proxy import Proxy
 
 from postroom.errors import LeaseLost, OutcomeUnknown, StoreUnavailable
 from postroom.identity import NodeId, UserName
-from postroom.position import LogKey
+from postroom.position import Epoch, LogKey, Position
 from postroom.store.base import Appended
 from postroom.store.postgres import PostgresStore
 from postroom.store.postgres_schema import SCHEMA_VERSION
-from postroom.testing.contracts.log_store import INBOX, RING, SMALL, add, bodies, everything, item
+from postroom.testing.contracts.log_store import INBOX, RING, SMALL, HandClock, add, bodies, everything, item
 
 pytestmark = pytest.mark.fault
 
@@ -101,6 +101,25 @@ async def test_a_batch_that_is_lost_begins_an_epoch_on_the_same_server(own_postg
         await asyncio.to_thread(own_postgres.query, "UPDATE postroom.writer SET batch = 0")
         (after,) = await add(store, item())
         assert after.position.epoch > before.position.epoch
+
+
+async def test_a_writer_that_was_silent_for_long_has_lost_nothing(postgres_url: str) -> None:
+    clock = HandClock()
+    async with PostgresStore(postgres_url, clock=clock) as idle, PostgresStore(postgres_url, clock=clock) as busy:
+        (before,) = await add(idle, item(b"before"))
+        clock.turn(61 * 86_400)
+        await busy.sweep()
+        (after,) = await add(idle, item(b"after"))
+        assert after.position.epoch == before.position.epoch
+
+
+async def test_what_a_client_claims_to_know_begins_no_epoch(postgres_url: str) -> None:
+    async with PostgresStore(postgres_url) as store:
+        (before,) = await add(store, item(b"one"))
+        page = await store.read(INBOX, Position(Epoch(1 << 70), 1 << 80), 10, 1000)
+        assert [*page.messages] == []
+        (after,) = await add(store, item(b"two"))
+        assert after.position.epoch == before.position.epoch
 
 
 async def test_leases_and_entries_end_together_when_the_server_dies(own_postgres: Postgres) -> None:

@@ -19,12 +19,15 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final
 from uuid import uuid4
 
-import asyncpg
-
 from postroom.backplane.base import Subject, Traits
 from postroom.backplane.recovery import Cut, Recovery, reason_of
-from postroom.errors import BackplaneUnavailable
+from postroom.errors import BackplaneUnavailable, MissingExtra
 from postroom.postgres_link import Line, Lines, Trouble, connect, parse_url
+
+try:
+    import asyncpg
+except ModuleNotFoundError as error:  # pragma: no cover
+    raise MissingExtra("postgresql://", "postgres") from error
 
 _PART_BYTES: Final = 5_880
 """Of a payload in one NOTIFY: 7,840 characters of base64, and room for the part's number."""

@@ -12,7 +12,7 @@ from typing import Any, Final, Self, cast
 
 import structlog
 
-from postroom.clock import Clock
+from postroom.clock import Clock, SystemClock
 from postroom.errors import LeaseLost, LeaseTaken, Refused, StoreUnavailable
 from postroom.findings import Finding
 from postroom.identity import Lease, NodeId, UserName
@@ -30,6 +30,9 @@ _SWEPT_LOGS: Final = 1000
 _SWEPT_MESSAGES: Final = 5000
 _SWEEP_STEPS: Final = 25
 _FORGOTTEN: Final = 2000
+
+_WRITER_SECONDS: Final = 30 * 86_400.0
+"""Half of the time for which the database remembers the batches of a writer."""
 
 _SILENT: Final = frozenset(("attempt", "confirm", "forget", "move", "retire"))
 """What answers nothing."""
@@ -54,6 +57,8 @@ class PostgresStore:
         self._swept = 0
         self._epoch = 0
         self._writer, self._batch, self._stored = os.urandom(16), 0, 0
+        self._idle_clock = clock if clock is not None else SystemClock()
+        self._appended = self._idle_clock.monotonic()
         self._mover, self._moves = os.urandom(16), 0
         some = max(1, options.pool // 2)
         self._appending = Lane(self._append, self._tasks, size=_size)
@@ -133,6 +138,11 @@ class PostgresStore:
 
     async def _append(self, requests: Sequence[Request]) -> None:
         batch = codec.Batch([item for request in requests for item in request.item])
+        now = self._idle_clock.monotonic()
+        if now - self._appended >= _WRITER_SECONDS:
+            # The database will soon forget a writer that was silent for so long, and that is no loss.
+            self._writer, self._batch, self._stored = os.urandom(16), 0, 0
+        self._appended = now
         self._batch += 1
         # A repeat goes under the same number, and is answered as the first time: see `append` in `sql/`.
         (row,) = await self._call(
@@ -161,7 +171,6 @@ class PostgresStore:
 
     async def read(self, log: LogKey, after: Position, limit: int, max_bytes: int) -> Page:
         """See `LogStore.read`."""
-        self._note(after.epoch)
         (page,) = await self._ask(self._reading, [(log, after, limit, max_bytes)])
         return cast("Page", page)
 
@@ -170,8 +179,8 @@ class PostgresStore:
         rows = await self._call(
             "read",
             [codec.place_of(log).digest for log, *_ in wanted],
-            [after.epoch for _, after, *_ in wanted],
-            [after.offset for _, after, *_ in wanted],
+            [codec.whole(after.epoch) for _, after, *_ in wanted],
+            [codec.whole(after.offset) for _, after, *_ in wanted],
             [min(limit, 1 << 30) for _, _, limit, _ in wanted],
             [codec.whole(max_bytes) for *_, max_bytes in wanted],
         )

@@ -650,7 +650,7 @@ DECLARE
 BEGIN
   DELETE FROM {s}.used_key WHERE key IN (
     SELECT key FROM {s}.used_key WHERE used < t - DAY_US ORDER BY used LIMIT most FOR UPDATE SKIP LOCKED);
-  DELETE FROM {s}.writer WHERE written < t - DAY_US;
+  DELETE FROM {s}.writer WHERE written < t - 60 * DAY_US;
   DELETE FROM {s}.pull WHERE ends < t - DAY_US;
   DELETE FROM {s}.node WHERE ends < t - DAY_US;
   DELETE FROM {s}.presence WHERE (username, incarnation) IN (
