@@ -28,6 +28,7 @@ from nats.js.errors import APIError
 
 BODY = b"x" * 150
 LOGS = 1000
+_counter = itertools.count()  # no id of a message is used twice, in no measurement
 Append = Callable[[int], Awaitable[None]]
 
 
@@ -65,13 +66,12 @@ class Server:
 
 async def measure(append: Append, at_once: int, seconds: float) -> float:
     """Appends a second, so many on their way at a time, those of one log in order."""
-    counter = itertools.count()
     done, ends = 0, time.perf_counter() + seconds
 
     async def one() -> None:
         nonlocal done
         while time.perf_counter() < ends:
-            await append(next(counter))
+            await append(next(_counter))
             done += 1
 
     started = time.perf_counter()
@@ -87,7 +87,7 @@ def ways(js: JetStreamContext) -> dict[str, Append]:
         await js.publish(f"m.plain.{n % LOGS}", BODY)
 
     async def once(n: int) -> None:
-        await js.publish(f"m.once.{n % LOGS}", BODY, headers={"Nats-Msg-Id": f"{id(js)}-{n}"})
+        await js.publish(f"m.once.{n % LOGS}", BODY, headers={"Nats-Msg-Id": f"id-{n}"})
 
     async def linked(n: int) -> None:
         # The link to the previous message: what is expected there is what the message names as its predecessor.
@@ -95,7 +95,7 @@ def ways(js: JetStreamContext) -> dict[str, Append]:
         async with busy[log]:
             while True:
                 headers = {
-                    "Nats-Msg-Id": f"{id(js)}-{n}",
+                    "Nats-Msg-Id": f"id-{n}",
                     "Nats-Expected-Last-Subject-Sequence": str(last.get(log, 0)),
                     "Previous": str(last.get(log, 0)),
                 }
