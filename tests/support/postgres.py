@@ -4,7 +4,6 @@ import asyncio
 import atexit
 import contextlib
 import os
-import pwd
 import shutil
 import signal
 import subprocess
@@ -59,8 +58,7 @@ def _fresh_data() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="postroom-postgres-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     if os.geteuid() == 0:
-        account = pwd.getpwnam(_ACCOUNT)
-        os.chown(folder, account.pw_uid, account.pw_gid)
+        shutil.chown(folder, _ACCOUNT, _ACCOUNT)
     program = find_program("initdb")
     assert program is not None
     data = folder / "data"
