@@ -20,7 +20,8 @@ from postroom.demo.places import answers, check_free, free_ports
 from postroom.errors import ConfigurationError
 from postroom.node import backplane_url
 from postroom.processes.child import Child
-from postroom.processes.valkey import NoValkey, Valkey, alone, private_folder
+from postroom.processes.folders import alone, private_folder
+from postroom.processes.valkey import NoValkey, Valkey
 
 FOLDER: Final = Path("postroom-data") / "demo"
 

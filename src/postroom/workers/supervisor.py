@@ -23,7 +23,8 @@ from postroom.errors import PostroomError
 from postroom.listeners import BACKLOG, Doors, open_doors
 from postroom.logs import without_passwords
 from postroom.processes.child import how_it_ended, start
-from postroom.processes.valkey import NoValkey, Valkey, alone, private_folder
+from postroom.processes.folders import alone, private_folder
+from postroom.processes.valkey import NoValkey, Valkey
 from postroom.workers.engines import check
 from postroom.workers.errand import Errand, encode
 from postroom.workers.kept import Death, Kept, Launched
