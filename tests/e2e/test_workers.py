@@ -84,11 +84,14 @@ async def test_the_port_of_stomp_over_tcp_is_shared_too(pair: Workers) -> None:
 
 
 async def test_whoever_is_asked_answers_for_all(pair: Workers) -> None:
+    def sessions() -> dict[str, float]:
+        return {name: each["sessions"] for name, each in pair.by_worker().items()}
+
+    await asyncio.to_thread(pair.until, lambda: sessions() == {FIRST: 0.0, SECOND: 0.0})  # those of other tests
     async with await pair.client_at(FIRST, "m-1"), await pair.client_at(SECOND, "m-2"):
         for _ in range(6):  # whichever worker it is
-            found = await asyncio.to_thread(pair.by_worker)
-            assert {name: each["sessions"] for name, each in found.items()} == {FIRST: 1.0, SECOND: 1.0}
-            assert await asyncio.to_thread(pair.reasons) == {FIRST: [], SECOND: []}
+            await asyncio.to_thread(pair.until, lambda: sessions() == {FIRST: 1.0, SECOND: 1.0})
+            await asyncio.to_thread(pair.until, lambda: pair.reasons() == {FIRST: [], SECOND: []})
 
 
 @pytest.mark.parametrize("streaming", [True, False], ids=["streaming", "polling"])
