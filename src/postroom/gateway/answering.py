@@ -62,6 +62,22 @@ class Replies:
         return Message(destination, None, told, body, message_id)
 
 
+def subscription_of(
+    session: Session, event: stomp.Subscribe, target: Destination, version: stomp.Version, framing: Framing
+) -> Subscription:
+    """The subscription to `target` that `event` asks for."""
+    return Subscription(
+        event.id,
+        event.destination,
+        target,
+        ack=event.ack,
+        version=version,
+        framing=framing,
+        outbox=session.outbox,
+        anonymous=event.anonymous,
+    )
+
+
 def put(session: Session, message: Message) -> int:
     """Put `message` into the session's subscriptions to just its destination, past every log; how many those are."""
     to = [entry.subscription for entry in session.entries.values() if entry.subscription.target == message.destination]
@@ -87,16 +103,7 @@ def subscribe(
     """
     if not desk.channels.of(path).subscribe.allows(session.principal):
         raise NotAllowed(f"you may not subscribe to {event.destination}")
-    subscription = Subscription(
-        event.id,
-        event.destination,
-        path,
-        ack=event.ack,
-        version=version,
-        framing=framing,
-        outbox=session.outbox,
-        anonymous=event.anonymous,
-    )
+    subscription = subscription_of(session, event, path, version, framing)
     answer = _guarded(desk.handlers.subscribe, _request(desk, session, path, event.headers, b""))
     return Entry(subscription), answer
 

@@ -10,7 +10,7 @@ from postroom.channel import ERRORS_NAME, Channel
 from postroom.delivery.window import Proven, Window
 from postroom.destination import Destination, Pattern, UserQueue
 from postroom.errors import NotAllowed, PostroomError, UnknownDestination
-from postroom.gateway.answering import put
+from postroom.gateway.answering import put, subscription_of
 from postroom.identity import Principal
 from postroom.message import Message, StoredMessage
 from postroom.position import Epoch, LogKey, Position
@@ -51,16 +51,7 @@ def enter(
     principal = session.principal
     pattern = _pattern(event.destination, target)
     channel = _permitted(desk, principal, target, pattern)
-    subscription = Subscription(
-        event.id,
-        event.destination,
-        target,
-        ack=event.ack,
-        version=version,
-        framing=framing,
-        outbox=session.outbox,
-        anonymous=event.anonymous,
-    )
+    subscription = subscription_of(session, event, target, version, framing)
     route = desk.router.route_of(target)
     if pattern is not None:
         desk.hub.add_pattern(pattern, subscription)

@@ -3,6 +3,7 @@
 // what comes without one), native (a socket that cuts the last NUL off both ways, as that of React Native does).
 'use strict';
 const assert = require('node:assert');
+const { Waiting } = require('./waiting.cjs');
 const { Client } = require('@stomp/stompjs');
 const WebSocket = require('ws');
 
@@ -35,20 +36,6 @@ const options = {
   append: { appendMissingNULLonIncoming: true },
   native: { appendMissingNULLonIncoming: true },
 };
-
-class Waiting {
-  constructor() {
-    this.kept = [];
-    this.waiting = [];
-  }
-  emit(value) {
-    const next = this.waiting.shift();
-    next ? next(value) : this.kept.push(value);
-  }
-  next() {
-    return this.kept.length ? Promise.resolve(this.kept.shift()) : new Promise((done) => this.waiting.push(done));
-  }
-}
 
 function fail(error) {
   console.error(error);

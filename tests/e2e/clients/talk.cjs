@@ -3,6 +3,7 @@
 // :TRANSPORT, the one that SockJS is to use.
 'use strict';
 const assert = require('node:assert');
+const { Waiting } = require('./waiting.cjs');
 
 const [library, way, port, nodes, mount = '', tls = ''] = process.argv.slice(2);
 const secure = tls ? 's' : '';
@@ -75,20 +76,6 @@ const connect = {
       client.activate();
     }),
 }[library];
-
-class Waiting {
-  constructor() {
-    this.kept = [];
-    this.waiting = [];
-  }
-  emit(value) {
-    const next = this.waiting.shift();
-    next ? next(value) : this.kept.push(value);
-  }
-  next() {
-    return this.kept.length ? Promise.resolve(this.kept.shift()) : new Promise((done) => this.waiting.push(done));
-  }
-}
 
 async function join(login) {
   const receipts = new Waiting();
