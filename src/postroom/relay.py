@@ -1,6 +1,7 @@
 """What other nodes are told: of stored messages, and transient ones themselves."""
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import structlog
@@ -13,7 +14,7 @@ from postroom.errors import StoreUnavailable
 from postroom.identity import NodeId, UserName
 from postroom.message import Message, StoredMessage
 from postroom.metrics import Metrics
-from postroom.peering import Peering, inbox
+from postroom.peering import ALL, Peering, inbox
 from postroom.position import LogKey
 from postroom.scheme import Scheme
 from postroom.store.base import Appended
@@ -102,21 +103,26 @@ class Relay:
             await self._wake.wait()
             self._wake.clear()
             users = list(self._lost)
-            try:
-                found = await self._directory.locate(users)
-            except StoreUnavailable as error:
-                _log.debug("users could not be looked up", reason=str(error))
-                found = {}
+            places = await self._places(users)
             for user in users:
-                nodes, items = found.get(user, ()), self._lost.pop(user)
+                items = self._lost.pop(user)
                 self._waiting -= len(items)
                 for item in items:
                     packed = pack(item)
                     if self._fits(packed):
-                        for node in nodes:
-                            self._peering.send(inbox(node), packed)
+                        for subject in places[user]:
+                            self._peering.send(subject, packed)
             if self._lost:
                 self._wake.set()
+
+    async def _places(self, users: Sequence[UserName]) -> Mapping[UserName, Sequence[Subject]]:
+        try:
+            found = await self._directory.locate(users)
+        except StoreUnavailable as error:
+            # Without the directory nobody knows where they are: who has them will know.
+            _log.debug("users could not be looked up: all nodes are told", reason=str(error))
+            return dict.fromkeys(users, (ALL,))
+        return {user: [inbox(node) for node in found[user]] for user in users}
 
     def _locate(self, user: UserName, item: Cast) -> None:
         if self._waiting >= _MAX_WAITING:
