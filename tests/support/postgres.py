@@ -179,7 +179,8 @@ class Postgres:
         """End it, however it is, and remove its data."""
         if self.running:
             self.kill()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        # Thousands of files, for which no test need wait.
+        subprocess.run(["sh", "-c", 'rm -rf "$0" &', str(self._folder)], check=True, timeout=DEADLINE)
 
     def _family(self) -> list[psutil.Process]:
         assert self._process is not None
