@@ -122,6 +122,32 @@ async def test_what_a_client_claims_to_know_begins_no_epoch(postgres_url: str) -
         assert after.position.epoch == before.position.epoch
 
 
+async def test_a_standby_that_is_promoted_begins_an_epoch(own_postgres: Postgres) -> None:
+    standby = await asyncio.to_thread(own_postgres.standby)
+    try:
+        hosts = f"127.0.0.1:{own_postgres.port},127.0.0.1:{standby.port}"
+        url = f"postgresql://postroom@{hosts}/postgres?sslmode=disable&timeout=20"
+        async with PostgresStore(url) as store:
+            lease = await store.join(NodeId("one"), 60)
+            await store.enter(lease, [BOB])
+            (before,) = await add(store, item(b"before"))
+            async with asyncio.timeout(DEADLINE):
+                while not await asyncio.to_thread(standby.query, "SELECT 1 FROM pg_class WHERE relname = 'entry'"):
+                    await asyncio.sleep(0.02)
+                while not await asyncio.to_thread(standby.query, "SELECT 1 FROM postroom.entry"):
+                    await asyncio.sleep(0.02)
+            await asyncio.to_thread(own_postgres.kill)
+            await asyncio.to_thread(standby.query, "SELECT pg_promote()")
+            (after,) = await add(store, item(b"after"))
+            assert after.position.epoch > before.position.epoch
+            assert after.previous == before.position.offset
+            assert await bodies(store) == [b"before", b"after"]
+            with pytest.raises(LeaseLost):
+                await store.renew(lease, 60)
+    finally:
+        await asyncio.to_thread(standby.close)
+
+
 async def test_leases_and_entries_end_together_when_the_server_dies(own_postgres: Postgres) -> None:
     async with PostgresStore(own_postgres.url(timeout="20")) as store:
         lease = await store.join(NodeId("one"), 60)

@@ -195,6 +195,21 @@ class Postgres:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(number)
 
+    def standby(self) -> "Postgres":
+        """A server that follows this one, started."""
+        program = find_program("pg_basebackup")
+        assert program is not None
+        other = Postgres()
+        if os.geteuid() == 0:
+            shutil.chown(other._folder, _ACCOUNT, _ACCOUNT)
+        source = ["-h", "127.0.0.1", "-p", str(self.port), "-U", _USER, "-D", str(other.data), "-R", "-c", "fast"]
+        done = subprocess.run(
+            [*_as_nobody_special(), program, *source], capture_output=True, text=True, cwd="/", timeout=60, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        other.start()
+        return other
+
     # ── its past ──────────────────────────────────────────────────────────────────────────────────────
 
     def save(self) -> Path:
