@@ -24,7 +24,7 @@ from postroom.store.base import (
     Page,
     message_bytes,
 )
-from postroom.store.together import digest, refusals, runs
+from postroom.store.together import apart, digest, refusals, runs
 
 
 class _Log:
@@ -119,6 +119,8 @@ class MemoryStore:
 
     async def append(self, batch: Sequence[Append]) -> Sequence[Appended | Refused]:
         """See `LogStore.append`."""
+        if apart(batch):
+            return [self._append(item) for item in batch]
         answers: list[Appended | Refused] = []
         for run in runs(batch):
             refused = refusals(run, self._first_use, self._has_room) if len(run) > 1 else None

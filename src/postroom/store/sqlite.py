@@ -36,7 +36,7 @@ from postroom.store.base import (
 )
 from postroom.store.sqlite_file import Database
 from postroom.store.sqlite_logs import Logs, LogState, confirmed
-from postroom.store.together import digest, refusals, runs
+from postroom.store.together import apart, digest, refusals, runs
 
 _log = structlog.get_logger("postroom.store")
 
@@ -273,6 +273,8 @@ class SQLiteStore:
         now = int(self._clock.wall() * 1e6)
         if any(item.key is not None for item in batch):
             self._logs.prefetch_keys(batch)
+        if apart(batch):
+            return [self._append_one(item, now) for item in batch]
         answers: list[Appended | Refused] = []
         for run in runs(batch):
             refused = self._refusals(run, now) if len(run) > 1 else None

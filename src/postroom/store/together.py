@@ -2,17 +2,26 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from operator import attrgetter
+from typing import Final
 
 from postroom.channel import Retention
 from postroom.errors import KeyReused, MailboxFull, MessageTooLarge, Refused, TransactionRefused
 from postroom.position import LogKey
 from postroom.store.base import Append, message_bytes
 
+_tied: Final = attrgetter("tied")
+
 FirstUse = Callable[[Append], bytes | None]
 """The digest of the body that an item's idempotency key was used for, if it was used within its window."""
 
 MakeRoom = Callable[[LogKey, Retention, int, int], bool]
 """Makes room in a log for so many messages and bytes by dropping what is confirmed; whether there is room then."""
+
+
+def apart(batch: Sequence[Append]) -> bool:
+    """Whether no item is tied to another, as in most batches: then there is nothing to look at together."""
+    return True not in map(_tied, batch)
 
 
 def runs(batch: Sequence[Append]) -> Iterator[Sequence[Append]]:
