@@ -143,7 +143,7 @@ def _cursor_on_write() -> AbstractContextManager[Any]:
     return _instead(Gateway, "_flushed", make)
 
 
-@_rule("the cursor is the end of the contiguous run", "lost")
+@_rule("the cursor is the end of the contiguous run", "lost", profile="absent")
 def _highest_ack() -> AbstractContextManager[Any]:
     return patch.object(Window, "prove_one", lambda self, offset: self.prove(offset))
 
@@ -217,7 +217,7 @@ def _no_key() -> AbstractContextManager[Any]:
 @_rule("the look-up comes behind the append", "lost", profile="race")
 def _early_look_up() -> AbstractContextManager[Any]:
     class Before:
-        """Looks up first, and appends then."""
+        """Uses a look-up that is a little older than the append, as one from a cache is."""
 
         def __init__(self, logs: Any) -> None:
             self._logs = logs
@@ -225,6 +225,7 @@ def _early_look_up() -> AbstractContextManager[Any]:
         async def append(self, batch: Sequence[Append]) -> Sequence[Any]:
             users = list(dict.fromkeys(item.log.user for item in batch if item.log.user is not None))
             listed = await self._logs.locate(users)
+            await asyncio.sleep(0.1)
             outcomes = await self._logs.append(batch)
             return [
                 structs.replace(outcome, listed=listed[item.log.user], live=bool(listed[item.log.user]))
@@ -280,6 +281,11 @@ def _no_re_entry() -> AbstractContextManager[Any]:
     return patch.object(Interest, "rejoined", _nothing)
 
 
+@_rule("after a re-connection users are entered again", "lost", profile="forgets")
+def _no_listing_anew() -> AbstractContextManager[Any]:
+    return patch.object(Interest, "reenter", _nothing)
+
+
 @_rule("who was held for dead sends its clients away", "not fenced", profile="lapses")
 def _no_fence() -> AbstractContextManager[Any]:
     return patch.object(Membership, "was_cut_off", lambda self, alive: False)
@@ -293,7 +299,7 @@ def _no_comparison() -> AbstractContextManager[Any]:
     return patch.object(Mesh, "_missed", _nothing)
 
 
-@_rule("a hole in the counters is noticed", "lost", profile="tells")
+@_rule("a hole in the counters is noticed", "lost", profile="bursts")
 def _no_holes() -> AbstractContextManager[Any]:
     def make(heard: Any) -> Any:
         def deaf(self: Any, *args: Any) -> bool:

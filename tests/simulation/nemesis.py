@@ -111,7 +111,15 @@ async def _freeze(world: World, place: Place) -> None:
 
 
 async def _fail_over(world: World, place: Place) -> None:
+    backplanes = [each.backplane for each in world.places if each.backplane is not None]
+    if world.profile.forgets:  # one server: who was connected to it connects anew
+        for backplane in backplanes:
+            backplane.cut()
     world.fail_over()
+    if world.profile.forgets:
+        await asyncio.sleep(world.rng.uniform(0.02, 0.5))
+        for backplane in backplanes:
+            backplane.heal()
 
 
 _TO_NODES: Final[dict[str, Hurt]] = {"crash": _crash, "stop": _stop, "pause": _pause}

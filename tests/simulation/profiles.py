@@ -12,6 +12,7 @@ Range = tuple[float, float]
 
 _FEW: Final[tuple[Owner, ...]] = (("ben", ""), ("ben", ""), ("cat", ""), ("cat", "phone"), ("small", "tablet"))
 _MANY: Final[tuple[Owner, ...]] = tuple((f"user-{number}", "") for number in range(12))
+_CROWD: Final[tuple[Owner, ...]] = tuple((f"user-{number}", "") for number in range(30))
 _FOR_EVER: Final[Range] = (1e6, 1e6)
 
 
@@ -51,6 +52,7 @@ class Profile:
     pullers: int = 0
     overflow: bool = False
     fails_over: bool = False
+    forgets: bool = False
     victims: int = 3
     down: Range = (0.01, 1.6)
     renew: float = 0.6
@@ -84,10 +86,10 @@ RACE: Final = Profile(
     "race",
     store=stores.Odds(slow=0.2),
     seconds=1.0,
-    senders=4,
-    messages=8,
-    gap=(0.0, 0.1),
-    tabs=_MANY,
+    senders=6,
+    messages=5,
+    gap=(0.0, 0.15),
+    tabs=_CROWD,
     known=False,
     start=(0.0, 0.4),
     visit=_FOR_EVER,
@@ -133,14 +135,33 @@ LOSSES: Final = replace(_SPARSE, name="losses", backplane=backplanes.Odds(lost=0
 TELLS: Final = replace(LOSSES, name="tells", backplane=backplanes.Odds(lost=0.3, beats=False))
 """What nodes tell one another of messages is lost, and nothing that they tell all others."""
 
+BURSTS: Final = replace(TELLS, name="bursts", tabs=_CROWD, gap=(0.0, 0.1), messages=14)
+"""The same, where what is lost is followed at once by something for somebody else."""
+
+FORGETS: Final = replace(
+    _SPARSE,
+    name="forgets",
+    faults={"fail-over": 1},
+    pause=(0.2, 1.0),
+    gap=(0.0, 1.6),
+    lives=_FOR_EVER,
+    start=(0.0, 3.0),
+    seconds=4.0,
+    fails_over=True,
+    forgets=True,
+)
+"""The store, which is the backplane too, fails over to replicas that have all messages and not all who came last."""
+
 CUTS: Final = replace(
     _SPARSE,
     name="cuts",
     faults={"cut": 1},
+    victims=1,
+    via=(1, 3),
     pause=(0.05, 0.6),
     without=("a hole in the counters is noticed", "heart-beats name the counters"),
 )
-"""Connections to the backplane are lost, and nothing else; the counters tell nothing."""
+"""A node that nobody sends through loses its connection to the backplane, and nothing else; no counters tell of it."""
 
 DEAF: Final = replace(_SPARSE, name="deaf", faults={"deafen": 1}, pause=(0.5, 2.0))
 """Nodes go deaf and are not told."""
@@ -181,6 +202,6 @@ PROFILES: Final = {
     profile.name: profile
     for profile in (
         *(STORM, RACE, LEAVES, PULLS, ABSENT, OUTAGES, FAIL_OVERS),
-        *(LOSSES, TELLS, CUTS, DEAF, CRASHES, JOINS, LAPSES),
+        *(LOSSES, TELLS, BURSTS, FORGETS, CUTS, DEAF, CRASHES, JOINS, LAPSES),
     )
 }

@@ -12,7 +12,7 @@ from tests.simulation.profiles import PROFILES, STORM, Profile
 from tests.simulation.run import simulate
 from tests.support.deadline import SCALE
 
-pytestmark = pytest.mark.timeout(120 * SCALE)
+pytestmark = pytest.mark.timeout(300 * SCALE)
 
 _SEEDS = int(os.environ.get("POSTROOM_SIMULATION_SEEDS", "25"))
 _TRIES = 100

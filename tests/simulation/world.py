@@ -154,7 +154,9 @@ class World:
         self.wrong: list[str] = []
         self.routing = self.rng.choice(["directory", "directory", "broadcast", "subject"])
         self.overflows = profile.overflow and self.rng.random() < 0.5
-        self.fails_over = profile.fails_over and not self.overflows and self.rng.random() < 0.7
+        self.fails_over = (
+            profile.fails_over and not self.overflows and (not profile.overflow or self.rng.random() < 0.7)
+        )
         self.complete = asyncio.Event()
         self.calm = asyncio.Event()
         self.senders_left = 0
@@ -273,7 +275,9 @@ class World:
         rng = self.rng
         known = len(self.server.ledger.lost)
         self.fault("fail-over")
-        self.server.fail_over(rng, lost=rng.choice([0, 1, 3]), behind=rng.choice([0.0, 0.5, 2.0]), forgets=False)
+        forgets = self.profile.forgets
+        lost = 0 if forgets else rng.choice([0, 1, 3])
+        self.server.fail_over(rng, lost=lost, behind=rng.choice([0.0, 0.5, 2.0]), forgets=forgets)
         for key in self.server.ledger.lost[known:]:
             self.counts["lost by the store"] += 1
             self.note(Gone(key))
