@@ -206,5 +206,8 @@ def test_a_fail_over_may_forget_what_it_was_told_while_it_lagged_and_nothing_els
     after = next(at for at, event in enumerate(events) if isinstance(event, Fault))
     forgiven = [*events[:before], Lagging(), *events[before:after], FailedOver(), *events[after:]]
     assert check(History(forgiven), OWNERS) == []
+    if fault is forget_a_confirm:
+        confirmed = next(event for event in events if isinstance(event, Confirmed))
+        assert check(History([*forgiven[:-2], confirmed, *forgiven[-2:]]), OWNERS) == []
     late = [*events[:after], Lagging(), FailedOver(), *events[after:]]
     assert check(History(late), OWNERS) == check(History(events), OWNERS) != []

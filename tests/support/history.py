@@ -227,6 +227,7 @@ class _Facts:
         self.shared: set[Owner] = set()
         latest: dict[Owner, str] = {}
         lagging = 0
+        said: dict[tuple[str, int], int] = {}
         for at, event in enumerate(history.events):
             match event:
                 case Sent():
@@ -262,8 +263,9 @@ class _Facts:
                     self.forgotten.append(range(lagging, at))
                 case Dropped(key, owner):
                     self.handled[owner].add(key)
-                case Confirmed():
-                    self.confirmed.append((at, event))
+                case Confirmed(subscription, through):
+                    # A client that says it again knows nothing new.
+                    self.confirmed.append((said.setdefault((subscription, through), at), event))
                 case Lost():
                     self.lost += 1
                 case Fault():

@@ -30,7 +30,7 @@ class Sentinels:
         failover_timeout_ms: int = 3000,
         extra: Sequence[str] = (),
     ) -> None:
-        self.servers = [Valkey(folder / name, binary=binary, extra=(*COPIED, *extra)) for name in ("one", "two")]
+        self.servers = [Valkey(folder / name, binary=binary, extra=extra, settings=COPIED) for name in ("one", "two")]
         self.sentinels = [Valkey(folder / f"sentinel-{n}", binary=binary, sentinel=True) for n in range(3)]
         self._down_after_ms = down_after_ms
         self._failover_timeout_ms = failover_timeout_ms
@@ -149,8 +149,8 @@ class Cluster:
         self, folder: Path, *, binary: str | Path | None = None, node_timeout_ms: int = 2000, extra: Sequence[str] = ()
     ) -> None:
         options = ["--cluster-enabled", "yes", "--cluster-node-timeout", str(node_timeout_ms)]
-        options += ["--cluster-require-full-coverage", "no", *COPIED, *extra]
-        self.servers = [Valkey(folder / f"c{n}", binary=binary, extra=options) for n in range(6)]
+        options += ["--cluster-require-full-coverage", "no", *extra]
+        self.servers = [Valkey(folder / f"c{n}", binary=binary, extra=options, settings=COPIED) for n in range(6)]
 
     def __enter__(self) -> Self:
         self.start()

@@ -25,10 +25,11 @@ _BUS: Final = 10_000  # a Cluster's server talks to the others at its port and s
 
 _COPIER: Final = "copier"
 COPIED: Final = (
-    *("--user", _COPIER, "on", ">secret", "+psync", "+replconf", "+ping"),
-    *("--masteruser", _COPIER, "--masterauth", "secret"),
+    f"user {_COPIER} on >secret +psync +replconf +ping",
+    f"masteruser {_COPIER}",
+    "masterauth secret",
 )
-"""Options of servers whose replicas have a name of their own, so that they can be refused (`lose_replicas`)."""
+"""Settings of servers whose replicas have a name of their own, so that they can be refused (`lose_replicas`)."""
 
 
 def find_binary(named: str | Path | None = None) -> str | None:
@@ -93,7 +94,7 @@ def until(what: Callable[[], bool], said: Callable[[], str], *, within: float = 
 class Valkey:
     """One server on 127.0.0.1, its data in `folder`; killed, restarted, paused, and looked at.
 
-    `extra` goes to the command line.
+    `extra` goes to the command line; `settings` are lines of the file that it is first started with.
     """
 
     def __init__(
@@ -104,6 +105,7 @@ class Valkey:
         appendonly: bool = True,
         binary: str | Path | None = None,
         extra: Sequence[str] = (),
+        settings: Sequence[str] = (),
         sentinel: bool = False,
     ) -> None:
         self.folder = folder
@@ -111,7 +113,7 @@ class Valkey:
         self.log = folder / f"valkey-{self.port}.log"
         self._appendonly = "yes" if appendonly else "no"
         self._binary = binary
-        self._extra = extra
+        self._extra, self._settings = extra, settings
         self._sentinel = sentinel
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -160,7 +162,7 @@ class Valkey:
             return [program, str(self.folder / "sentinel.conf"), "--sentinel", *self._extra]
         settings = self.folder / f"valkey-{self.port}.conf"
         if not settings.exists():  # afterwards it is the server's: CONFIG REWRITE keeps there what became of it
-            settings.touch()
+            settings.write_text("".join(f"{line}\n" for line in self._settings), encoding="utf-8")
         command = [program, str(settings), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
         command += ["--save", "", "--appendonly", self._appendonly, "--appenddirname", f"aof-{self.port}"]
         return [*command, "--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1", *self._extra]
