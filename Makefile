@@ -7,7 +7,7 @@ NODES ?= 2
 SEEDS ?= 1000
 SEED ?= 1
 
-.PHONY: setup run test test-faults simulate simulate-mutations check bench bench-cluster bench-wire engines fuzz docs lock
+.PHONY: setup run test test-faults simulate simulate-mutations check bench bench-cluster bench-fallbacks bench-wire engines fuzz docs lock
 
 setup: $(VENV)/.ready $(VENV)/valkey-8/.ready tests/clients/node_modules/.ready
 
@@ -60,6 +60,9 @@ check: $(VENV)/.ready
 
 bench: $(VENV)/.ready benchmarks/servers/node_modules/.ready
 	$(BIN)/python -m benchmarks.run
+
+bench-fallbacks: $(VENV)/.ready benchmarks/servers/node_modules/.ready
+	$(BIN)/python -m benchmarks.fallbacks
 
 bench-cluster: $(VENV)/.ready benchmarks/servers/node_modules/.ready
 	$(BIN)/python -m benchmarks.cluster

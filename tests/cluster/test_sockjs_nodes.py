@@ -119,7 +119,8 @@ def test_a_client_that_leaves_one_node_interrupts_its_session_on_another(three: 
     assert fetch(one, "POST", url + "/xhr").body == b"o\n"
     with Http(two) as waiting:
         waiting.send("POST", url + "/xhr")
-        # What comes to the same node later is asked of the session's home later.
+        # What comes to the same node later is asked of the session's home later; that it has come shows an answer.
+        assert fetch(two, "GET", "/chat-websocket/info").status == 200
         assert b"still open" in fetch(two, "POST", url + "/xhr").body
     assert fetch(two, "POST", url + "/xhr").body == INTERRUPTED
     assert fetch(other, "POST", url + "/xhr").body == INTERRUPTED
@@ -188,6 +189,7 @@ async def test_the_death_of_its_node_closes_a_session(
         client.hop(front.port, streaming=streaming)
         client.ask()
         # The node answers this one only once it has the one before, which was on its way to the same home.
+        assert fetch(front.port, "GET", "/chat-websocket/info").status == 200
         assert b"still open" in fetch(front.port, "POST", client.url + "/xhr").body
         home.kill()
         async with asyncio.timeout(2 * DEADLINE):

@@ -440,6 +440,20 @@ async def test_a_topics_history_goes_on_where_the_client_was(make_server: Maker)
         assert came[0].headers["recovered"] == "false"
 
 
+async def test_a_place_that_a_client_made_up_does_no_harm(make_server: Maker) -> None:
+    server = make_server(CHANNELS)
+    async with await StompClient.connect(server, "ann") as ann:
+        await ann.subscribe("/user/queue/errors", id="errors")
+        for claimed in ("9" * 19, "9" * 5000, "-1", "x"):
+            place = {"after-offset": "0", "epoch": claimed}
+            await ann.subscribe("/topic/news", id="made-up", headers=place, receipt=False)
+            assert (await ann.message("errors")).headers["code"] == "not-allowed"
+        await ann.subscribe("/topic/news", id="later", headers={"after-offset": "0", "epoch": "9" * 17})
+        await ann.subscribe("/topic/news", id="fresh")
+        await ann.send("/topic/news", "hello")
+        assert len((await ann.message("fresh")).headers["epoch"]) < 17
+
+
 async def test_a_topics_history_survives_a_crash(make_server: Maker) -> None:
     server = make_server(CHANNELS)
     async with await StompClient.connect(server, "ann") as ann:

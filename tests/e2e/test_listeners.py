@@ -154,9 +154,9 @@ def test_a_port_in_use_is_said_in_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("certificate", "key", "said"),
     [
-        ("certificate.pem", "none.pem", "tls: key none.pem is no file"),
-        ("none.pem", "key.pem", "tls: certificate none.pem is no file"),
-        ("certificate.pem", "certificate.pem", "tls: certificate.pem and certificate.pem are no certificate with its"),
+        ("certificate.pem", "none.pem", "3: tls: key none.pem is no file"),
+        ("none.pem", "key.pem", "2: tls: certificate none.pem is no file"),
+        ("certificate.pem", "certificate.pem", "2: tls: certificate.pem and certificate.pem are no certificate with"),
     ],
 )
 def test_wrong_tls_files_are_said_in_one_line(tmp_path: Path, certificate: str, key: str, said: str) -> None:
@@ -164,4 +164,4 @@ def test_wrong_tls_files_are_said_in_one_line(tmp_path: Path, certificate: str, 
     (tmp_path / "postroom.toml").write_text(
         f"[tls]\ncertificate = {json.dumps(certificate)}\nkey = {json.dumps(key)}\n"
     )
-    assert serve(tmp_path).startswith(f"postroom: {said}")
+    assert serve(tmp_path).startswith(f"postroom: postroom.toml:{said}")

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _MAX_REFUSALS: Final = 5
 _REDELIVERY_SECONDS: Final = 1.0
+_DIGITS: Final = 18
+"""What a number that a client claims to know may have: more is no epoch and no offset of ours."""
 DEAD_LETTERS: Final = "/queue/dead-letters"
 """Where a user finds what its client refused (NACK) too often."""
 
@@ -116,7 +118,7 @@ def _position(event: stomp.Subscribe) -> Position | None:
     if text is None:
         return None
     epoch = event.headers.get("epoch", "0")
-    if not (text.isascii() and text.isdigit() and epoch.isascii() and epoch.isdigit()):
+    if not all(each.isascii() and each.isdigit() and len(each) <= _DIGITS for each in (text, epoch)):
         raise NotAllowed("after-offset and epoch are the numbers that a MESSAGE of this topic carried")
     return Position(Epoch(int(epoch)), int(text))
 

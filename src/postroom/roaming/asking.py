@@ -88,18 +88,25 @@ class Asking:
         )
         complete = False
         try:
-            async with asyncio.TaskGroup() as tasks:
-                watcher = tasks.create_task(self._watch())
-                outcome = await self._pass_on()
-                watcher.cancel()
+            outcome = await self._pass_on() if self._exchange.watch(self._leave) else await self._watched()
             complete = outcome is Outcome.ANSWERED and not self._left
             return outcome
         finally:
             if not complete:
                 self._send(Gone(self._number))
 
+    async def _watched(self) -> Outcome:
+        async with asyncio.TaskGroup() as tasks:
+            watcher = tasks.create_task(self._watch())
+            outcome = await self._pass_on()
+            watcher.cancel()
+        return outcome
+
     async def _watch(self) -> None:
         await self._exchange.gone()
+        self._leave()
+
+    def _leave(self) -> None:
         self._left = True
         self._wake.set()
 

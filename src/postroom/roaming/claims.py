@@ -58,12 +58,18 @@ class Claims:
     async def find(self, session: str) -> NodeId | None:
         """The session's home on another node. Raises HomeLost, or HandshakeRefused."""
         key = _key(session)
-        if (home := self._remembered(key)) is not None:
-            return home
+        remembered = self._homes.get(key)
+        if remembered is not None and any(peer.node == remembered for peer in self._directory.peers):
+            return remembered
+        # A node that has just joined is no peer before the next renewal of the lease: the directory itself knows it.
+        self._homes.pop(key, None)
         try:
-            return await self._locate(key)
+            home = await self._locate(key)
         except StoreUnavailable as error:
             raise _unavailable(error) from error
+        if home is None and remembered is not None:
+            raise HomeLost
+        return home
 
     def release(self, session: str) -> None:
         """The session is over."""
@@ -105,13 +111,6 @@ class Claims:
             if len(self._homes) >= _REMEMBERED:
                 self._homes.clear()
             self._homes[key] = home
-        return home
-
-    def _remembered(self, key: UserName) -> NodeId | None:
-        home = self._homes.get(key)
-        if home is not None and all(peer.node != home for peer in self._directory.peers):
-            del self._homes[key]
-            raise HomeLost
         return home
 
     async def _leave(self) -> None:

@@ -1,5 +1,6 @@
 """SockJS 0.3.3 as an ASGI application: every transport, over one session handler."""
 
+import contextlib
 import secrets
 from email.utils import formatdate
 from typing import Final
@@ -10,7 +11,7 @@ from postroom.clock import SystemClock
 from postroom.errors import HandshakeRefused
 from postroom.sockjs import headers, iframe
 from postroom.sockjs.elsewhere import Elsewhere
-from postroom.sockjs.exchange import NOT_FOUND, PLAIN, Exchange
+from postroom.sockjs.exchange import NOT_FOUND, PLAIN, Exchange, Gone
 from postroom.sockjs.info import info
 from postroom.sockjs.options import Options
 from postroom.sockjs.paths import METHODS, Kind, Place, place
@@ -86,8 +87,9 @@ class SockJS:
         elif scope["type"] == "websocket":
             await self._serve_websocket(scope, receive, send, path)
         else:
-            below = place(path[len(self._prefix) :])
-            await self._serve(Exchange(scope, receive, send, path=path), below)
+            with contextlib.suppress(Gone):
+                below = place(path[len(self._prefix) :])
+                await self._serve(Exchange(scope, receive, send, path=path), below)
 
     async def _serve_forwarded(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange(scope, receive, send, path=scope["path"], forwarded=True)

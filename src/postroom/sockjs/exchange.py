@@ -1,13 +1,15 @@
 """One HTTP request of a SockJS client as ASGI brings it, and answers to it."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from postroom.sockjs.headers import Headers, with_origin
 from postroom.transport.asgi import Receive, Scope, Send, handshake_of
+from postroom.transport.direct import direct_of
 
 NOT_FOUND: Final = b"404 Error: Page not found\n"
 PLAIN: Final = ("Content-Type", "text/plain; charset=UTF-8")
+_NOSNIFF: Final = ("X-Content-Type-Options", "nosniff")
 _NO_BODY: Final = (204, 304)
 
 
@@ -23,12 +25,13 @@ class Exchange:
     """A request, and the one answer to it; `forwarded`: by another node. What writes raises Gone where it knows
     that the client will not get it."""
 
-    __slots__ = ("_receive", "_send", "forwarded", "handshake", "method")
+    __slots__ = ("_direct", "_receive", "_send", "forwarded", "handshake", "method")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, *, path: str, forwarded: bool = False) -> None:
         self.forwarded = forwarded
         self.method: str = scope["method"]
         self.handshake = with_origin(handshake_of(scope, path))
+        self._direct = direct_of(scope)
         self._receive = receive
         self._send = send
 
@@ -47,6 +50,13 @@ class Exchange:
             if not message.get("more_body", False):
                 return bytes(body)
 
+    def watch(self, left: Callable[[], None]) -> bool:
+        """Have `left` called once the client has left; False: somebody must wait for that in `gone`."""
+        if self._direct is None:
+            return False
+        self._direct.watch(left)
+        return True
+
     async def gone(self) -> None:
         """Return once the client is gone. Call it when the request's body is of no interest any more."""
         while (await self._receive())["type"] != "http.disconnect":
@@ -57,13 +67,17 @@ class Exchange:
         named: Headers = [*headers]
         if status not in _NO_BODY:
             named.append(("Content-Length", str(len(body))))
+        try:
+            if self._direct is not None and self._direct.answer(status, [*named, _NOSNIFF], body):
+                return
+        except ConnectionError:
+            raise Gone from None
         await self.start(status, named)
         await self.part(body, last=True)
 
     async def start(self, status: int, headers: Iterable[tuple[str, str]]) -> None:
         """The head of an answer whose body comes in parts."""
-        raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
-        raw.append((b"x-content-type-options", b"nosniff"))
+        raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in (*headers, _NOSNIFF)]
         await self._send({"type": "http.response.start", "status": status, "headers": raw})
 
     async def part(self, body: bytes, *, last: bool = False) -> None:

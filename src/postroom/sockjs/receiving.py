@@ -57,6 +57,9 @@ class Response:
 
     async def _watched(self, attachment: Attachment) -> None:
         """While it waits somebody must look whether the client is still there."""
+        if self._exchange.watch(attachment.leave):
+            await (self._stream(attachment) if self._wire.streams else self._poll(attachment))
+            return
         async with asyncio.TaskGroup() as tasks:
             watcher = tasks.create_task(self._watch(attachment))
             await (self._stream(attachment) if self._wire.streams else self._poll(attachment))

@@ -13,7 +13,7 @@ from typing import Any, Final, Self
 
 import structlog
 
-from postroom.clock import Clock
+from postroom.clock import Clock, SystemClock
 from postroom.errors import LeaseLost, LeaseTaken, OutcomeUnknown, Refused, StoreUnavailable
 from postroom.findings import Finding
 from postroom.identity import NodeId, UserName
@@ -41,6 +41,9 @@ _PULL: Final = Script("pull", _SMALL)
 _NODES: Final = Script("nodes", _SMALL)
 _ENTRIES: Final = Script("entries", _SMALL)
 _SWEEP: Final = Script("sweep", _SMALL)
+
+_AHEAD_SECONDS: Final = 400 * 86_400.0
+"""How far ahead of this node's clock an epoch may be, to be believed."""
 
 _PAGES_AT_ONCE: Final = 32
 _SCANNED: Final = 2048
@@ -94,6 +97,9 @@ class RedisStore:
 
     def _lane(self, kind: Kind, workers: int) -> Lane:
         return Lane(kind, self._caller, self._tasks, workers=workers)
+
+    def _wall(self) -> float:
+        return (self._clock if self._clock is not None else SystemClock()).wall()
 
     def _now(self) -> int:
         return int(self._clock.wall() * 1e6) if self._clock is not None else 0
@@ -197,7 +203,9 @@ class RedisStore:
 
     async def read(self, log: LogKey, after: Position, limit: int, max_bytes: int) -> Page:
         """See `LogStore.read`."""
-        self._note(after)
+        # Other nodes have told it, or a client claims it: an epoch begins as the time in seconds.
+        if after.epoch < self._wall() + _AHEAD_SECONDS:
+            self._note(after)
         place = self._place(log)
         (found,) = await self._ask(self._reads, [Request(place.tag, codec.pack_read(place, after, limit, max_bytes))])
         return codec.unpack_page(log, found)

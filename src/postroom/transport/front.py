@@ -19,6 +19,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from postroom.errors import HandshakeRefused
 from postroom.transport.base import Endpoint, Handshake, Route
 from postroom.transport.deflate import Compression, negotiate
+from postroom.transport.direct import Direct, offer
 from postroom.transport.handshake import (
     RequestHead,
     check_upgrade,
@@ -131,6 +132,7 @@ class KeptAlive(HttpToolsProtocol):
         self._route = route
         self._limits = limits
         self._head_timer: asyncio.TimerHandle | None = None
+        self._direct: Direct | None = None
 
     def data_received(self, data: bytes) -> None:
         """As uvicorn's own, but what stands behind an upgrade request's head is not dropped."""
@@ -152,14 +154,22 @@ class KeptAlive(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The head is complete."""
         self._stop_timer()
+        before = self.cycle
         super().on_headers_complete()
-        if self.cycle is not None and self.parser.get_http_version() == "1.0":
-            unchunked(self.cycle)
+        cycle = self.cycle
+        if cycle is None or cycle is before:
+            return  # an upgrade
+        if self.parser.get_http_version() == "1.0":
+            unchunked(cycle)
+        if before is None or before.response_complete:  # else it waits for its turn
+            self._direct = offer(cycle)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone."""
         self._stop_timer()
         super().connection_lost(exc)
+        if self._direct is not None:
+            self._direct.lost()
 
     def _upgrade(self, rest: bytes) -> None:
         headers: dict[str, str] = {}

@@ -125,7 +125,7 @@ def test_options_are_answered_for_long(port: int, path: str, methods: str, origi
 
 @pytest.mark.parametrize("session", ["/a/a", "/_/_", "/1/1", "/abcdefgh_i-j%20/abcdefg_i-j%20"])
 def test_session_urls_take_any_value(port: int, session: str) -> None:
-    assert fetch(port, "POST", f"/echo{session}{id(session)}/xhr").body == b"o\n"
+    assert fetch(port, "POST", f"/echo{session}/xhr").body == b"o\n"
 
 
 @pytest.mark.parametrize("session", ["//", "/a./a", "/a/a.", "/./.", "/", "///", "/%2e/a", "/a%2fb/c"])
@@ -171,8 +171,8 @@ def test_http_1_0_a_whole_answer_has_a_length_or_ends_the_connection(port: int) 
             assert connection.ask("GET", "/echo", version="1.0").status == 200
 
 
-def test_http_1_0_a_stream_ends_with_the_connection(port: int) -> None:
-    with Http(port) as connection:
+def test_http_1_0_a_stream_ends_with_the_connection(own_port: int) -> None:
+    with Http(own_port) as connection:
         reply = connection.ask(
             "POST", "/close/000/http10/xhr_streaming", version="1.0", headers={"Connection": "Keep-Alive"}
         )

@@ -29,14 +29,14 @@ def test_a_connection_that_is_not_upgraded_is_told_so(port: int, first: bool) ->
 
 @pytest.mark.parametrize("headers", [{"Upgrade": "WebSocket", "Connection": "Upgrade"}, {}])
 @pytest.mark.parametrize("path", ["/0/0/websocket", "/websocket"])
-def test_a_websocket_is_opened_with_get(port: int, path: str, headers: dict[str, str]) -> None:
-    reply = fetch(port, "POST", "/echo" + path, headers=headers)
+def test_a_websocket_is_opened_with_get(own_port: int, path: str, headers: dict[str, str]) -> None:
+    reply = fetch(own_port, "POST", "/echo" + path, headers=headers)
     assert (reply.status, reply.body, reply["content-type"], reply["allow"]) == (405, b"", None, "GET")
 
 
 @pytest.mark.parametrize("version", ["7", "8", "13"])
 @pytest.mark.parametrize("connection", ["Upgrade", "keep-alive, Upgrade"])
-def test_the_handshake_of_the_rfc_and_of_its_last_drafts(port: int, version: str, connection: str) -> None:
+def test_the_handshake_of_the_rfc_and_of_its_last_drafts(own_port: int, version: str, connection: str) -> None:
     headers = {
         "Upgrade": "websocket",
         "Connection": connection,
@@ -44,7 +44,7 @@ def test_the_handshake_of_the_rfc_and_of_its_last_drafts(port: int, version: str
         "Sec-WebSocket-Origin": "http://asd",
         "Sec-WebSocket-Key": "x3JJHMbDL1EzLkh9GBhXDw==",
     }
-    with Http(port) as opened:
+    with Http(own_port) as opened:
         reply = opened.ask("GET", "/echo" + PATH, headers=headers)
         assert reply.status == 101
         assert reply["sec-websocket-accept"] == "HSmrc0sMlYUkAGmm5OPpG2HaGWk="

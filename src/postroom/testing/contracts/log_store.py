@@ -13,7 +13,7 @@ from postroom.errors import KeyReused, MailboxFull, MessageTooLarge, Refused
 from postroom.findings import Checks
 from postroom.identity import UserName
 from postroom.message import Message, StoredMessage
-from postroom.position import START, Head, LogKey, Position
+from postroom.position import START, Epoch, Head, LogKey, Position
 from postroom.store.base import (
     IDEMPOTENCY_SECONDS,
     SHARED,
@@ -370,6 +370,14 @@ class LogStoreContract(StoreFixtures):
         page = await store.read(INBOX, at.position, 10, EVERYTHING)
         assert [*page.messages] == []
         assert page.head.last == at.position
+
+    async def test_what_a_reader_claims_to_know_is_not_believed(self, store: Store) -> None:
+        (before,) = await add(store, item(b"1"))
+        page = await store.read(INBOX, Position(Epoch(before.position.epoch + 10**15), 5), 10, EVERYTHING)
+        assert [*page.messages] == []
+        (after,) = await add(store, item(b"2"))
+        (other,) = await add(store, item(b"3", log=OUTBOX))
+        assert {after.position.epoch, other.position.epoch} == {before.position.epoch}
 
     async def test_a_page_holds_no_more_bytes_than_asked_for(self, store: Store) -> None:
         await add(store, *(item(b"x" * n, headers={"not": "counted"}) for n in (4, 4, 2, 1)))
