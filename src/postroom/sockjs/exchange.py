@@ -57,6 +57,11 @@ class Exchange:
         self._direct.watch(left)
         return True
 
+    def abort(self) -> None:
+        """Drop the client's connection, where the server lets us."""
+        if self._direct is not None:
+            self._direct.abort()
+
     async def gone(self) -> None:
         """Return once the client is gone. Call it when the request's body is of no interest any more."""
         while (await self._receive())["type"] != "http.disconnect":

@@ -159,9 +159,11 @@ class PollingTransport:
             self._after_close()
 
     def abort(self) -> None:
-        """Drop what it has not fetched, and let it know at its next request."""
+        """Drop what it has not fetched, and let it know at its next request; one that does not read is cut off."""
         self.session.interrupt()
         self._after_close()
+        if self._attachment is not None and self._attachment.cut is not None:
+            self._attachment.cut()
         asyncio.get_running_loop().call_soon(self._over, _ABNORMAL, "cut")
 
     def pause_reading(self) -> None:
@@ -314,7 +316,7 @@ class PollingTransport:
 class Attachment:
     """The hold of one receiving request on a session."""
 
-    __slots__ = ("_session", "_waiter", "beat", "ended", "gone", "settled")
+    __slots__ = ("_session", "_waiter", "beat", "cut", "ended", "gone", "settled")
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -323,6 +325,7 @@ class Attachment:
         self.ended = False  # the response should end, so that the next request proves it
         self.gone = False  # the client has left
         self.settled = asyncio.Event()  # all was written
+        self.cut: Callable[[], None] | None = None  # ends the response's connection, while it is written to
 
     def leave(self) -> None:
         """The client has left."""

@@ -89,7 +89,9 @@ class Response:
                 if transport.session.said_goodbye or sent >= self._max_bytes:
                     await self._end(attachment, dressed)
                     return
+                attachment.cut = self._exchange.abort
                 await self._exchange.part(dressed)
+                attachment.cut = None
             elif attachment.ended:
                 await self._end(attachment, b"")
                 return

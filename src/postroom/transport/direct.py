@@ -50,6 +50,10 @@ class Direct:
         if self._cycle.disconnected:
             left()
 
+    def abort(self) -> None:
+        """Drop the connection at once: its client does not read."""
+        self._cycle.transport.abort()
+
     def lost(self) -> None:
         """The connection is gone."""
         if self._left is not None and not self._cycle.response_complete:

@@ -22,6 +22,7 @@ write-buffer-bytes = 262144
 [sockjs]
 disconnect-seconds = 1
 prove-seconds = 0.3
+response-bytes = "64MiB"
 [auth.cookie]
 secret = "{SECRET}"
 """
@@ -158,6 +159,22 @@ async def test_a_client_that_asks_no_more_is_gone_after_the_disconnect_delay(ser
     with Fallback(server.port, streaming=False) as client:
         client.open("silent")
         assert server.metrics()["connections"] == 1
+
+
+async def test_a_client_that_does_not_read_its_stream_is_cut(server: Server) -> None:
+    with Fallback(server.port) as sender, Fallback(server.port) as deaf:
+        sender.open("sender")
+        deaf.open("deaf")
+        deaf.subscribe("/topic/roar")
+        before = server.metrics()["slow_consumers_cut"]
+        for number in range(400):
+            sender.say("SEND", {"destination": "/topic/roar"}, b"x" * 60_000)
+            if number % 20 == 0 and server.metrics()["slow_consumers_cut"] > before:
+                break
+        await server.reaches("slow_consumers_cut", before + 1)
+        with pytest.raises((ConnectionError, AssertionError, ValueError)):  # the stream breaks off, its end missing
+            deaf.until_response_ends()
+    await server.reaches("connections", 0)
 
 
 async def test_a_client_that_does_not_fetch_is_cut(server: Server) -> None:
