@@ -83,9 +83,12 @@ class Peering:
 
     def joined(self, own: Lease) -> None:
         """This node has a new incarnation: it counts from 1 again, and is not its older self."""
+        again = self._own is not None
         self._own = own
         self._incarnations.add(own.incarnation)
         self._outgoing = Outgoing()
+        if again:
+            self._outgoing.next(ALL)  # a hole: what its older self counted last may be lost, and nobody names it
         self._echoed = dict.fromkeys((ALL, inbox(own.node)), self._clock.monotonic())
 
     def left(self, peer: Lease) -> None:

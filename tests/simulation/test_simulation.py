@@ -45,6 +45,11 @@ def test_without_this_rule_a_promise_is_broken(mutation: Mutation) -> None:
     pytest.fail(f"{_TRIES} runs have not noticed it")
 
 
+@pytest.mark.parametrize("seed", [116, 332, 428])
+def test_what_a_node_said_before_it_joined_anew_and_that_was_lost_is_missed(seed: int) -> None:
+    assert simulate(seed, PROFILES["lapses"]).wrong == []
+
+
 def test_a_seed_is_a_run_bit_for_bit_in_every_process() -> None:
     ours = [simulate(seed).digest for seed in (3, 5)]
     assert [simulate(seed).digest for seed in (3, 5)] == ours
