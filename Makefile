@@ -38,7 +38,7 @@ run: $(VENV)/.ready
 test: setup
 	$(BIN)/python -m pytest
 
-# The long form of tests/faults, about two hours: each fault with each routing scheme and three seeds, twice the
+# The long form of tests/faults, hours: each fault with each routing scheme and three seeds, twice the
 # senders, ten times the messages, three times the faults. `make test` has the short one. SEED is the first seed;
 # TESTS says which (pytest -k).
 test-faults: setup

@@ -52,6 +52,7 @@ async def fail_over_without_the_tail(run: Run, servers: Servers) -> None:
             return  # the last fail-over took so long that there is little left to lose
         primary = servers.primary_of(run.random.choice(["postroom:nodes", *(f"{{u:user-{n}}}" for n in range(9))]))
         run.history.note(Lagging())
+        await asyncio.sleep(0.3)  # what was confirmed before is stored within 50 ms
         await asyncio.to_thread(primary.lose_replicas)
         await run.reached(run.receipts + LAG).wait()
         await run.flying()

@@ -219,7 +219,7 @@ class _Facts:
         self.marks: set[str] = set()
         self.handled: dict[Owner, set[str]] = defaultdict(set)
         self.gone: set[str] = set()
-        self.confirmed: list[tuple[int, Confirmed]] = []
+        self.confirmed: list[tuple[int, int, Confirmed]] = []
         self.forgotten: list[range] = []
         self.lost = 0
         self.faults = 0
@@ -227,7 +227,7 @@ class _Facts:
         self.shared: set[Owner] = set()
         latest: dict[Owner, str] = {}
         lagging = 0
-        said: dict[tuple[str, int], int] = {}
+        came: dict[tuple[str, int], int] = {}
         for at, event in enumerate(history.events):
             match event:
                 case Sent():
@@ -251,6 +251,7 @@ class _Facts:
                         self.shared.add(owner)  # two tabs at once: whose eyes were first is not the server's doing
                     self.got[event.subscription].append(event)
                     self.all.append((at, event))
+                    came[event.subscription, event.offset] = at
                     if event.subscription not in self.handles:
                         self.handled[owner].add(event.key)
                 case Handled(subscription, key):
@@ -264,8 +265,8 @@ class _Facts:
                 case Dropped(key, owner):
                     self.handled[owner].add(key)
                 case Confirmed(subscription, through):
-                    # A client that says it again knows nothing new.
-                    self.confirmed.append((said.setdefault((subscription, through), at), event))
+                    # The proof went out when the message had come: what is said of it later is no new one.
+                    self.confirmed.append((at, came.get((subscription, through), at), event))
                 case Lost():
                     self.lost += 1
                 case Fault():
@@ -353,8 +354,8 @@ def _confirmed_stays_confirmed(facts: _Facts) -> Iterator[str]:
         owner, began = facts.owner[subscription], facts.began[subscription]
         confirms = [
             c
-            for at, c in facts.confirmed
-            if at < began and facts.owner[c.subscription] == owner and not facts.may_be_forgotten(at, began)
+            for at, proven, c in facts.confirmed
+            if at < began and facts.owner[c.subscription] == owner and not facts.may_be_forgotten(proven, began)
         ]
         stands = max(((c.epoch, c.through) for c in confirms), default=(0, 0))
         for got in messages:
