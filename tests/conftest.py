@@ -14,6 +14,7 @@ if str(_ROOT) not in sys.path:
 from tests.support.cluster import Nodes  # noqa: E402  (the path is set above)
 from tests.support.engines import Nats, RabbitMQ  # noqa: E402
 from tests.support.faults import RESUMED  # noqa: E402
+from tests.support.kafka import Kafka  # noqa: E402
 from tests.support.postgres import Postgres  # noqa: E402
 from tests.support.server import Server  # noqa: E402
 from tests.support.services import require  # noqa: E402
@@ -49,6 +50,13 @@ def other_url(other_valkey: Valkey) -> str:
 def nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nats]:
     """One NATS for all tests; who hurts it mends it."""
     with Nats(tmp_path_factory.mktemp("nats")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
+    """One Kafka for all tests; who hurts it mends it."""
+    with Kafka(tmp_path_factory.mktemp("kafka")) as server:
         yield server
 
 

@@ -11,7 +11,7 @@ from tests.support.server import Server
 pytestmark = pytest.mark.e2e
 
 INBOX = "/user/queue/inbox"
-BACKPLANES = ("nats", "rabbitmq")
+BACKPLANES = ("nats", "rabbitmq", "kafka")
 ROUTINGS = ("directory", "broadcast", "subject")
 ON_VALKEY = [f"{routing} over {name}" for name in BACKPLANES for routing in ROUTINGS]
 ON_POSTGRES = [

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from tests.support.deadline import DEADLINE
+from tests.support.proxy import Proxy
 from tests.support.services import require
 from tests.support.valkey import quiet_port
 
@@ -22,6 +23,7 @@ class Broker:
     """One server on 127.0.0.1, its data in `folder`."""
 
     name = ""
+    keeps = False  # what was published, so that an engine need not notice short cuts
     starts_within = DEADLINE
 
     def __init__(self, folder: Path) -> None:
@@ -37,6 +39,10 @@ class Broker:
     def url_at(self, port: int) -> str:
         """Its URL through another port, such as a proxy's."""
         raise NotImplementedError
+
+    def proxy(self, number: int, *, seed: int = 1) -> Proxy:
+        """One of two ways to it, not yet started."""
+        return Proxy(self.port, seed=seed + number)
 
     def command(self) -> list[str]:
         """What starts it."""

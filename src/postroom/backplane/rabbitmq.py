@@ -18,7 +18,7 @@ import contextlib
 import logging
 import random
 import ssl
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Annotated, Any, Final, cast
 from uuid import uuid4
 
@@ -26,7 +26,7 @@ from msgspec import Meta
 
 from postroom.backplane.base import Subject, Traits
 from postroom.backplane.names import name_of
-from postroom.backplane.recovery import Cut, Recovery, reason_of
+from postroom.backplane.recovery import Cut, Recovery, reason_of, translated
 from postroom.engine_url import EngineUrl, Prefix, Seconds, TlsOptions, take_apart, tls_context
 from postroom.errors import BackplaneUnavailable, MissingExtra
 
@@ -101,7 +101,7 @@ class _Session:
             except (Cut, TimeoutError) as error:
                 if host == hosts[-1]:
                     raise Cut(f"no connection: {reason_of(error)}") from error
-        with _translated():
+        with translated(Exception):
             await self._declare()
 
     async def _declare(self) -> None:
@@ -129,7 +129,7 @@ class _Session:
             encoded=False,
         )
         self._connection = Connection(url, transport_factory=self._wires)
-        with _translated():
+        with translated(Exception):
             try:
                 await self._connection.connect()
             except InvalidFrameError as error:  # the library does not show what the server says here
@@ -195,7 +195,7 @@ class _Session:
 
         async def run() -> None:
             try:
-                with _translated():
+                with translated(Exception):
                     await work
             except Cut as error:
                 _settle(outcome, error)
@@ -238,23 +238,6 @@ def _error_of(end: asyncio.Future[Any]) -> BaseException | None:
     return None if end.cancelled() else end.exception()
 
 
-@contextlib.contextmanager
-def _translated() -> Iterator[None]:
-    """Turn whatever the library raises into Cut: among it is StopAsyncIteration, and a cancellation that nobody asked
-    for, which is how it tells of a connection that ends meanwhile."""
-    try:
-        yield
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise
-        raise Cut("the connection was lost") from None
-    except Cut:
-        raise
-    except Exception as error:
-        raise Cut(reason_of(error)) from error
-
-
 def _settle(outcome: asyncio.Future[None], error: Exception | None) -> None:
     if outcome.done():
         return
@@ -293,7 +276,7 @@ class RabbitBackplane:
                 try:
                     async with asyncio.timeout(self._seconds() + self._url.options.timeout):
                         await one.open()
-                        with _translated():
+                        with translated(Exception):
                             await one.align(self._wanted, [*self._wanted])
                             await one.listen(heard)
                     self._session = one

@@ -1,8 +1,9 @@
 """What brings an engine's connection up again: what the contract says of `run`, once for all engines that need it."""
 
 import asyncio
+import contextlib
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Final
 
 import structlog
@@ -64,7 +65,8 @@ class Recovery:
         while True:
             try:
                 self._cut.clear()
-                await session(established)
+                with translated():
+                    await session(established)
                 raise Cut("the connection was closed")
             except* self._losses as group:
                 _log.warning("the backplane is cut off; trying again", reason=reason_of(group))
@@ -103,6 +105,23 @@ class Recovery:
         """Raise BackplaneUnavailable unless there is a connection."""
         if not self.up:
             raise BackplaneUnavailable("the backplane is not connected" + (" yet" if self.fresh else ""))
+
+
+@contextlib.contextmanager
+def translated(*errors: type[Exception]) -> Iterator[None]:
+    """Turn a driver's `errors` into Cut, and a cancellation that nobody asked for: drivers tell so of a connection that
+    ends meanwhile, and a task would die of it without a word."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise Cut("the connection was lost") from None
+    except Cut:
+        raise
+    except errors as error:
+        raise Cut(reason_of(error)) from error
 
 
 def reason_of(error: BaseException) -> str:

@@ -1,0 +1,106 @@
+"""A real Kafka, one KRaft node in one small JVM."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+from tests.support.certificates import self_signed
+from tests.support.deadline import DEADLINE
+from tests.support.engines import Broker
+from tests.support.kafka_jars import jars
+from tests.support.proxy import Proxy
+from tests.support.services import require
+from tests.support.valkey import quiet_port
+
+_WAYS = 2
+
+
+class Kafka(Broker):
+    """A server tells its clients where to come back to: so each way through a proxy has a listener of its own.
+
+    `sasl_port` wants `ann` and `s3cr3t`, `tls_port` speaks TLS with `certificate`.
+    """
+
+    name = "kafka"
+    keeps = True
+    starts_within = 6 * DEADLINE
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._controller = quiet_port()
+        self.sasl_port, self.tls_port = quiet_port(), quiet_port()
+        self._ways = [(quiet_port(), quiet_port()) for _ in range(_WAYS)]
+        self.certificate, self._key = self_signed(folder)
+
+    def url_at(self, port: int) -> str:
+        """See `Broker.url_at`."""
+        return f"kafka://127.0.0.1:{port}"
+
+    def proxy(self, number: int, *, seed: int = 1) -> Proxy:
+        """See `Broker.proxy`."""
+        inner, outer = self._ways[number]
+        proxy = Proxy(inner, seed=seed + number)
+        proxy.port = outer
+        return proxy
+
+    def command(self) -> list[str]:
+        """See `Broker.command`."""
+        java = shutil.which("java")
+        require("java", install="apt-get install default-jre-headless")
+        assert java is not None
+        small = ["-Xmx256m", "-Xms64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", f"{jars()}/*"]
+        return [java, *small, "kafka.Kafka", str(self.folder / "server.properties")]
+
+    def start(self) -> None:
+        """See `Broker.start`."""
+        command = self.command()
+        settings = self.folder / "server.properties"
+        if not settings.exists():
+            settings.write_text(self._settings(), encoding="utf-8")
+            made = [
+                *command[:-2],
+                "kafka.tools.StorageTool",
+                "format",
+                "-t",
+                "MkU3OEVBNTcwNTJENDM2Qk",
+                "-c",
+                str(settings),
+            ]
+            done = subprocess.run(made, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+        super().start()
+
+    def _settings(self) -> str:
+        listeners = {
+            "PLAIN": (self.port, self.port),
+            "SASL": (self.sasl_port, self.sasl_port),
+            "TLS": (self.tls_port, self.tls_port),
+            **{f"WAY{number}": way for number, way in enumerate(self._ways)},
+        }
+        inner = ",".join(f"{name}://127.0.0.1:{port}" for name, (port, _) in listeners.items())
+        outer = ",".join(f"{name}://127.0.0.1:{port}" for name, (_, port) in listeners.items())
+        protocols = {"SASL": "SASL_PLAINTEXT", "TLS": "SSL"}
+        kinds = ",".join(f"{name}:{protocols.get(name, 'PLAINTEXT')}" for name in [*listeners, "CONTROLLER"])
+        store = self.folder / "store.pem"
+        store.write_text(self._key.read_text() + self.certificate.read_text(), encoding="utf-8")
+        login = "org.apache.kafka.common.security.plain.PlainLoginModule required"
+        return f"""
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{self._controller}
+controller.listener.names=CONTROLLER
+inter.broker.listener.name=PLAIN
+listeners={inner},CONTROLLER://127.0.0.1:{self._controller}
+advertised.listeners={outer}
+listener.security.protocol.map={kinds}
+listener.name.sasl.sasl.enabled.mechanisms=PLAIN
+listener.name.sasl.plain.sasl.jaas.config={login} username="x" password="x" user_ann="s3cr3t";
+listener.name.tls.ssl.keystore.type=PEM
+listener.name.tls.ssl.keystore.location={store}
+log.dirs={self.folder}/data
+num.network.threads=2
+num.io.threads=2
+auto.create.topics.enable=false
+offsets.topic.replication.factor=1
+"""
