@@ -7,7 +7,8 @@ NODES ?= 2
 SEEDS ?= 1000
 SEED ?= 1
 
-.PHONY: setup run test test-faults simulate simulate-mutations check bench bench-cluster bench-fallbacks bench-wire engines fuzz docs lock
+.PHONY: setup run test test-faults simulate simulate-mutations check fuzz engines docs lock
+.PHONY: bench bench-cluster bench-engines bench-fallbacks bench-wire
 
 setup: $(VENV)/.ready $(VENV)/valkey-8/.ready tests/clients/node_modules/.ready
 
@@ -69,6 +70,9 @@ bench-cluster: $(VENV)/.ready benchmarks/servers/node_modules/.ready
 
 bench-wire: $(VENV)/.ready
 	$(BIN)/python -m benchmarks.wire
+
+bench-engines: $(VENV)/.ready
+	$(BIN)/python -m benchmarks.engines
 
 # What held of which contract on which engine: docs/reference/engines.md.
 engines: setup

@@ -10,9 +10,11 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
+
+import psutil
 
 SERVERS: Final = Path(__file__).parent / "servers"
 RESULTS: Final = Path(__file__).parent / "results"
@@ -67,6 +69,30 @@ def wait_for(port: int, *, http: bool) -> None:
         except OSError:
             time.sleep(0.05)
     raise TimeoutError(port)
+
+
+def metrics(ports: Iterable[int]) -> dict[str, float]:
+    """What the nodes at `ports` count, summed up, by the names of `/metrics`."""
+    sums: dict[str, float] = {}
+    for port in ports:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+            for line in answer.read().decode().splitlines():
+                if not line.startswith("#"):
+                    name, value = line.rsplit(" ", 1)
+                    name = name.partition("{")[0]
+                    sums[name] = sums.get(name, 0.0) + float(value)
+    return sums
+
+
+def cpu_seconds(pids: Iterable[int]) -> float:
+    """CPU time of these processes and of all that they have started."""
+    found = 0.0
+    for pid in pids:
+        process = psutil.Process(pid)
+        for each in (process, *process.children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                found += sum(each.cpu_times()[:2])
+    return found
 
 
 @contextlib.contextmanager

@@ -14,14 +14,13 @@ import statistics
 import tempfile
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import redis
 from benchmarks.cluster import CONFIG
-from benchmarks.processes import RESULTS, bench, free_port, postroom, running, valkey
+from benchmarks.processes import RESULTS, bench, free_port, metrics, postroom, running, valkey
 from msgspec import Struct, structs
 
 ROUTINGS: Final = ("broadcast", "directory", "subject")
@@ -51,13 +50,7 @@ class Counters(Struct, frozen=True):
 def read(server: Any, ports: Sequence[int]) -> Counters:
     """The counters of Valkey, and the sums of the nodes'."""
     told = server.info("everything")
-    sums: dict[str, float] = {}
-    for port in ports:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
-            for line in answer.read().decode().splitlines():
-                if not line.startswith("#"):
-                    name, value = line.split()
-                    sums[name] = sums.get(name, 0.0) + float(value)
+    sums = metrics(ports)
     return Counters(
         messages=sums["postroom_received_total"],
         published=sums["postroom_backplane_published_total"],

@@ -16,9 +16,8 @@ import urllib.request
 from pathlib import Path
 from typing import Final
 
-import psutil
 from benchmarks.cluster import CONFIG, Report
-from benchmarks.processes import bench, free_port, wait_for
+from benchmarks.processes import bench, cpu_seconds, free_port, wait_for
 
 SCENARIOS: Final = {
     "user to user, transient": ("direct", 100, "messages"),
@@ -41,10 +40,10 @@ def measure(workers: int, scenario: str, connections: int, seconds: float) -> tu
         try:
             wait_for(port, http=True)
             _wait_for_all(port, workers)
-            begun = _cpu(server.pid)
+            begun = cpu_seconds([server.pid])
             options = ["--connections", str(connections), "--duration", str(seconds), "--warmup", "1"]
             report = bench(folder, scenario, f"ws://127.0.0.1:{port}/ws", *options)
-            used = _cpu(server.pid) - begun
+            used = cpu_seconds([server.pid]) - begun
             return report, 1e6 * used / max(1, report["received"])
         finally:
             server.send_signal(signal.SIGTERM)
@@ -60,11 +59,6 @@ def _wait_for_all(port: int, workers: int) -> None:
             return
         time.sleep(0.1)
     raise TimeoutError(port)
-
-
-def _cpu(pid: int) -> float:
-    server = psutil.Process(pid)
-    return sum(sum(each.cpu_times()[:2]) for each in (server, *server.children(recursive=True)))
 
 
 def main() -> None:

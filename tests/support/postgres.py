@@ -103,6 +103,12 @@ class Postgres:
         """Whether it was started and has not ended."""
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def pid(self) -> int:
+        """The process that has started all others."""
+        assert self._process is not None
+        return self._process.pid
+
     def start(self) -> None:
         """Start it, and return once it answers."""
         assert not self.running, "PostgreSQL runs"
