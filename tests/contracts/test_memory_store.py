@@ -10,6 +10,8 @@ from postroom.testing.contracts.transactions import TransactionContract
 
 
 class TestMemoryStore(LogStoreContract, CursorStoreContract):
+    engine = "memory"
+
     @pytest.fixture
     def make(self) -> Make:
         return lambda clock: MemoryStore("memory:", clock=clock)
@@ -19,12 +21,16 @@ class TestMemoryStore(LogStoreContract, CursorStoreContract):
 
 
 class TestMemoryTransactions(TransactionContract):
+    engine = "memory"
+
     @pytest.fixture
     def make(self) -> Make:
         return lambda clock: MemoryStore("memory:", clock=clock)
 
 
 class TestMemoryDirectory(DirectoryStoreContract):
+    engine = "memory"
+
     @pytest.fixture
     def make(self) -> MakeDirecting:
         return lambda clock: MemoryStore("memory:", clock=clock)

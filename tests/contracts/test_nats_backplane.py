@@ -19,6 +19,8 @@ def options() -> str:
 
 
 class TestNatsBackplane(BackplaneContract):
+    engine = "NATS"
+
     @pytest.fixture
     def make(self, nats: Nats, options: str) -> Make:
         return lambda: NatsBackplane(f"{nats.url}?{options}")

@@ -26,6 +26,8 @@ def schema() -> str:
 
 
 class TestPostgresBackplane(BackplaneContract):
+    engine = "PostgreSQL"
+
     @pytest.fixture
     def make(self, server: Postgres, schema: str) -> Make:
         return lambda: PostgresBackplane(server.url(schema, timeout="2"))

@@ -10,6 +10,8 @@ from postroom.testing.contracts.transactions import TransactionContract
 
 
 class TestPostgresStore(LogStoreContract, CursorStoreContract, DurableLogStoreContract, DurableCursorStoreContract):
+    engine = "PostgreSQL"
+
     @pytest.fixture
     def make(self, postgres_url: str) -> Make:
         return lambda clock: PostgresStore(postgres_url, clock=clock)
@@ -19,12 +21,16 @@ class TestPostgresStore(LogStoreContract, CursorStoreContract, DurableLogStoreCo
 
 
 class TestPostgresDirectory(DirectoryStoreContract):
+    engine = "PostgreSQL"
+
     @pytest.fixture
     def make(self, postgres_url: str) -> MakeDirecting:
         return lambda clock: PostgresStore(postgres_url, clock=clock)
 
 
 class TestPostgresTransactions(TransactionContract):
+    engine = "PostgreSQL"
+
     @pytest.fixture
     def make(self, postgres_url: str) -> Make:
         return lambda clock: PostgresStore(postgres_url, clock=clock)

@@ -19,6 +19,8 @@ def options() -> str:
 
 
 class TestRabbitBackplane(BackplaneContract):
+    engine = "RabbitMQ"
+
     @pytest.fixture
     def make(self, rabbitmq: RabbitMQ, options: str) -> Make:
         return lambda: RabbitBackplane(f"{rabbitmq.url}?{options}")

@@ -11,6 +11,8 @@ from postroom.testing.contracts.backplane import BackplaneContract, Linked, Make
 
 
 class TestRedisBackplane(BackplaneContract):
+    engine = "Valkey 9"
+
     @pytest.fixture
     def make(self, fresh_url: str) -> Make:
         return lambda: RedisBackplane(f"{fresh_url}&timeout=2")
@@ -29,12 +31,16 @@ class TestRedisBackplane(BackplaneContract):
 
 
 class TestRedisAtAUnixSocket(BackplaneContract):
+    engine = "Valkey 9"
+
     @pytest.fixture
     def make(self, unix_url: str) -> Make:
         return lambda: RedisBackplane(unix_url)
 
 
 class TestOlderServersBackplane(BackplaneContract):
+    engine = "Redis 7, Valkey 8"
+
     @pytest.fixture
     def make(self, other_url: str) -> Make:
         return lambda: RedisBackplane(f"{other_url}&timeout=2")

@@ -13,6 +13,8 @@ from postroom.testing.contracts.transactions import TransactionContract
 
 
 class TestRedisStore(LogStoreContract, CursorStoreContract, DurableLogStoreContract, DurableCursorStoreContract):
+    engine = "Valkey 9"
+
     @pytest.fixture
     def make(self, fresh_url: str) -> Make:
         return lambda clock: RedisStore(fresh_url, clock=clock)
@@ -22,42 +24,56 @@ class TestRedisStore(LogStoreContract, CursorStoreContract, DurableLogStoreContr
 
 
 class TestRedisTransactions(TransactionContract):
+    engine = "Valkey 9"
+
     @pytest.fixture
     def make(self, fresh_url: str) -> Make:
         return lambda clock: RedisStore(fresh_url, clock=clock)
 
 
 class TestRedisDirectory(DirectoryStoreContract):
+    engine = "Valkey 9"
+
     @pytest.fixture
     def make(self, fresh_url: str) -> MakeDirecting:
         return lambda clock: RedisStore(fresh_url, clock=clock)
 
 
 class TestRedisStoreAtAUnixSocket(DurableLogStoreContract, DurableCursorStoreContract):
+    engine = "Valkey 9"
+
     @pytest.fixture
     def make(self, unix_url: str) -> Make:
         return lambda clock: RedisStore(unix_url, clock=clock)
 
 
 class TestRedisDirectoryAtAUnixSocket(DirectoryStoreContract):
+    engine = "Valkey 9"
+
     @pytest.fixture
     def make(self, unix_url: str) -> MakeDirecting:
         return lambda clock: RedisStore(unix_url, clock=clock)
 
 
 class TestOlderServersStore(LogStoreContract, CursorStoreContract, DurableLogStoreContract, DurableCursorStoreContract):
+    engine = "Redis 7, Valkey 8"
+
     @pytest.fixture
     def make(self, other_url: str) -> Make:
         return lambda clock: RedisStore(other_url, clock=clock)
 
 
 class TestOlderServersTransactions(TransactionContract):
+    engine = "Redis 7, Valkey 8"
+
     @pytest.fixture
     def make(self, other_url: str) -> Make:
         return lambda clock: RedisStore(other_url, clock=clock)
 
 
 class TestOlderServersDirectory(DirectoryStoreContract):
+    engine = "Redis 7, Valkey 8"
+
     @pytest.fixture
     def make(self, other_url: str) -> MakeDirecting:
         return lambda clock: RedisStore(other_url, clock=clock)
@@ -78,12 +94,15 @@ def cluster_url(cluster: Cluster, fresh_url: str) -> str:
 
 
 class TestRedisClusterStore(LogStoreContract, CursorStoreContract, DurableLogStoreContract, DurableCursorStoreContract):
+    engine = "Valkey 9, Cluster"
+
     @pytest.fixture
     def make(self, cluster_url: str) -> Make:
         return lambda clock: RedisStore(cluster_url, clock=clock)
 
 
 class TestRedisClusterTransactions(TransactionContract):
+    engine = "Valkey 9, Cluster"
     several_logs = False
 
     @pytest.fixture
@@ -92,6 +111,8 @@ class TestRedisClusterTransactions(TransactionContract):
 
 
 class TestRedisClusterDirectory(DirectoryStoreContract):
+    engine = "Valkey 9, Cluster"
+
     @pytest.fixture
     def make(self, cluster_url: str) -> MakeDirecting:
         return lambda clock: RedisStore(cluster_url, clock=clock)

@@ -11,6 +11,8 @@ from postroom.testing.contracts.transactions import TransactionContract
 
 
 class TestSQLiteStore(LogStoreContract, CursorStoreContract, DurableLogStoreContract, DurableCursorStoreContract):
+    engine = "SQLite"
+
     @pytest.fixture
     def make(self, tmp_path: Path) -> Make:
         return lambda clock: SQLiteStore(f"sqlite:///{tmp_path}/data/x.db", clock=clock)
@@ -20,6 +22,8 @@ class TestSQLiteStore(LogStoreContract, CursorStoreContract, DurableLogStoreCont
 
 
 class TestSQLiteTransactions(TransactionContract):
+    engine = "SQLite"
+
     @pytest.fixture
     def make(self, tmp_path: Path) -> Make:
         return lambda clock: SQLiteStore(f"sqlite:///{tmp_path}/data/x.db", clock=clock)
