@@ -131,12 +131,12 @@ def test_frames_before_a_bad_one_still_count() -> None:
 def test_many_small_pieces_take_linear_time() -> None:
     def seconds(size: int) -> float:
         decoder = Decoder(Limits())
-        started = time.perf_counter()
+        started = time.thread_time()
         decoder.feed(b"SEND\ndestination:/queue/a\n\n")
         for _ in range(size):
             decoder.feed(b"x")
         assert len(decoder.feed(b"\x00")) == 1
-        return time.perf_counter() - started
+        return time.thread_time() - started
 
     seconds(1000)
     assert seconds(160_000) < 60 * seconds(10_000)
@@ -145,9 +145,9 @@ def test_many_small_pieces_take_linear_time() -> None:
 def test_many_frames_in_one_piece_take_linear_time() -> None:
     def seconds(count: int, end: bytes) -> float:
         wire = b"SEND\ndestination:/queue/a\n\nhello\x00".replace(b"\n", end) * count
-        started = time.perf_counter()
+        started = time.thread_time()
         assert len(Decoder(Limits()).feed(wire)) == count
-        return time.perf_counter() - started
+        return time.thread_time() - started
 
     for end in (b"\n", b"\r\n"):
         seconds(100, end)
