@@ -21,7 +21,8 @@ from typing import Final
 from benchmarks.cluster import CONFIG
 from benchmarks.processes import RESULTS, bench, cpu_seconds, free_port, metrics, postroom, running
 from msgspec import Struct, structs
-from tests.support.engines import Kafka, Nats, RabbitMQ
+from tests.support.engines import Nats, RabbitMQ
+from tests.support.kafka import Kafka
 from tests.support.postgres import Postgres
 from tests.support.valkey import Valkey
 

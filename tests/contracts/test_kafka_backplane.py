@@ -18,6 +18,8 @@ def options() -> str:
 
 
 class TestKafkaBackplane(BackplaneContract):
+    engine = "Kafka"
+
     @pytest.fixture
     def make(self, kafka: Kafka, options: str) -> Make:
         return lambda: KafkaBackplane(f"{kafka.url}?{options}")

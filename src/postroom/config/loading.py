@@ -17,7 +17,17 @@ from postroom.errors import ConfigurationError
 from postroom.transport.forwarded import Networks
 
 DEFAULT_FILE: Final = Path("postroom.toml")
-_NO_SETTING: Final = frozenset({"POSTROOM_CONFIG", "POSTROOM_REQUIRE_SERVICES", "POSTROOM_SCREENSHOT"})
+_NO_SETTING: Final = frozenset(
+    {
+        "POSTROOM_CONFIG",
+        "POSTROOM_FAULTS",
+        "POSTROOM_REQUIRE_SERVICES",
+        "POSTROOM_SCREENSHOT",
+        "POSTROOM_SIMULATION_SEEDS",
+    }
+)
+_TESTS: Final = "POSTROOM_TEST_"
+"""What begins so is for the tests, which start nodes in their own environment."""
 Keys = tuple[str, ...]
 _AUTHORITY: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s?#@]+")
 _PATH: Final = re.compile(r"(/[^/\s?#]+)+")
@@ -197,7 +207,7 @@ def _environment(tree: dict[str, Any], environ: Mapping[str, str]) -> dict[str, 
     known = _names(Settings, ())
     used: dict[str, Keys] = {}
     for variable, text in environ.items():
-        if not variable.startswith("POSTROOM_") or variable in _NO_SETTING:
+        if not variable.startswith("POSTROOM_") or variable.startswith(_TESTS) or variable in _NO_SETTING:
             continue
         if variable not in known:
             close = difflib.get_close_matches(variable, known, 1)
