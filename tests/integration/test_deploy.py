@@ -108,13 +108,15 @@ def test_the_environment_of_compose_is_one_that_a_node_takes() -> None:
     assert settings.store == f"redis://:{'x' * 32}@valkey:6379"
 
 
-def test_compose_with_postgresql_adds_to_what_there_is() -> None:
-    beside = yaml.safe_load((DEPLOY / "compose.postgres.yaml").read_text(encoding="utf-8"))
+@pytest.mark.parametrize("added", ["kafka", "nats", "postgres", "rabbitmq"])
+def test_compose_with_another_engine_adds_to_what_there_is(added: str) -> None:
+    beside = yaml.safe_load((DEPLOY / f"compose.{added}.yaml").read_text(encoding="utf-8"))
     services = compose()["services"]
-    assert {*beside["services"]} - {*services} == {"postgres"}
+    assert {*beside["services"]} - {*services} == {added}
     for name in (each for each in services if each.startswith("node-")):
+        assert [*beside["services"][name]["depends_on"]] == [added]
         told = services[name]["environment"] | beside["services"][name]["environment"]
-        environment = {key: re.sub(r"\$\{\w+:\?[^}]*\}", "x" * 32, value) for key, value in told.items()}
+        environment = {key: re.sub(r"\$\{\w+(:\?[^}]*)?\}", "x" * 32, value) for key, value in told.items()}
         settings = load(None, environment, {})
         assert settings.node_id == name
         open_store(settings.store)
