@@ -14,10 +14,8 @@ INBOX = "/user/queue/inbox"
 BACKPLANES = ("nats", "rabbitmq", "kafka")
 ROUTINGS = ("directory", "broadcast", "subject")
 ON_VALKEY = [f"{routing} over {name}" for name in BACKPLANES for routing in ROUTINGS]
-ON_POSTGRES = [
-    f"{routing} over {name} on postgres"
-    for routing, name in zip(ROUTINGS, cycle(("valkey", *BACKPLANES)), strict=False)
-]
+_IN_TURN = zip(cycle(ROUTINGS), ("valkey", *BACKPLANES), strict=False)
+ON_POSTGRES = [f"{routing} over {name} on postgres" for routing, name in _IN_TURN]
 ON_POSTGRES_ALONE = [f"{routing} on postgres" for routing in ROUTINGS]
 
 

@@ -1,6 +1,6 @@
-"""Two nodes behind nginx, a Valkey, and a backplane that is hurt under load: nothing receipted is lost.
+"""Two nodes behind nginx, a store, and a backplane that is hurt under load: nothing receipted is lost.
 
-The form of `test_cluster_faults.py`, bounded: one fault a run, and each fault with one scheme.
+The form of `test_cluster_faults.py`, bounded: one fault a run, and each fault with one scheme and one store.
 """
 
 import asyncio
@@ -15,12 +15,14 @@ from tests.support.engines import Broker
 from tests.support.faults import CONFIG, LONG, ROUTINGS, SEED, SIZE, Tell, judge, load, moments
 from tests.support.history import Fault
 from tests.support.load import Run
+from tests.support.postgres import Postgres
 from tests.support.proxy import Proxy
 from tests.support.valkey import Valkey
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(SIZE.seconds + 60)]
 
 BACKPLANES = ("nats", "rabbitmq", "kafka")
+STORES = ("valkey", "postgres")
 FAULTS = SIZE.faults if LONG else 1
 OPTIONS = "timeout=2"
 
@@ -85,19 +87,34 @@ def ways(broker: Broker) -> Iterator[list[Proxy]]:
         proxy.close()
 
 
-def routings(at: int) -> Sequence[str]:
-    return ROUTINGS if LONG else (ROUTINGS[(at + SEED) % len(ROUTINGS)],)
+@pytest.fixture
+def store_url(store: str, request: pytest.FixtureRequest) -> str:
+    """A server of the run's own, which keeps what was accepted."""
+    if store == "postgres":
+        server: Postgres = request.getfixturevalue("own_postgres")
+        return server.url()
+    valkey: Valkey = request.getfixturevalue("own_valkey")
+    return valkey.url
+
+
+def turns(at: int, each: Sequence[str]) -> Sequence[str]:
+    return each if LONG else (each[(at + SEED) % len(each)],)
 
 
 @pytest.mark.parametrize(
-    ("hurt", "routing"),
-    [(hurt, routing) for at, hurt in enumerate(HURTS) for routing in routings(at)],
+    ("hurt", "routing", "store"),
+    [
+        (hurt, routing, store)
+        for at, hurt in enumerate(HURTS)
+        for routing in turns(at, ROUTINGS)
+        for store in turns(at, STORES)
+    ],
     ids=lambda each: getattr(each, "__name__", each),
 )
 async def test_what_was_receipted_arrives(
     broker: Broker,
     ways: list[Proxy],  # before the nodes, so that these end first
-    own_valkey: Valkey,
+    store_url: str,
     make_nodes: Callable[..., Nodes],
     tmp_path: Path,
     record_property: Tell,
@@ -106,7 +123,7 @@ async def test_what_was_receipted_arrives(
 ) -> None:
     prefix = f"prefix=faults-{next(_names)}"
     carriers = [f"{broker.url_at(way.port)}?{prefix}&{OPTIONS}" for way in ways]
-    nodes = make_nodes(own_valkey.url, routing=routing, backplane=carriers, config=CONFIG)
+    nodes = make_nodes(store_url, routing=routing, backplane=carriers, config=CONFIG)
     run = load(nodes, SEED) if LONG else Run(nodes, SEED, senders=20, messages=25, users=14, pipeline=1, pause=0.05)
 
     async def trouble() -> None:
