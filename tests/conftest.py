@@ -4,8 +4,10 @@ import itertools
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+import structlog
 
 _ROOT = Path(__file__).parent.parent
 if str(_ROOT) not in sys.path:
@@ -19,6 +21,20 @@ from tests.support.postgres import Postgres  # noqa: E402
 from tests.support.server import Server  # noqa: E402
 from tests.support.services import require  # noqa: E402
 from tests.support.valkey import Valkey, require_other  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def _logs_can_be_captured(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A test that sets logging up leaves no logger behind that is bound for good to how it was."""
+    configure = structlog.configure
+
+    def uncached(**given: Any) -> None:
+        configure(**given | {"cache_logger_on_first_use": False})
+
+    monkeypatch.setattr(structlog, "configure", uncached)
+    yield
+    structlog.reset_defaults()
+
 
 ONE_NODE = "one-node"
 _names = itertools.count(1)

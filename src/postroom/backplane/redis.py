@@ -6,7 +6,7 @@ re-connection is not used: it hides that messages were lost.
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from redis import exceptions as redis_errors
@@ -27,6 +27,15 @@ _NEVER: Final = (redis_errors.NoPermissionError, redis_errors.AuthenticationErro
 """What does not become right by waiting."""
 
 
+@contextlib.contextmanager
+def _driver() -> Iterator[None]:
+    """What the driver raises where a connection ends under its hands is a cut; see `redis_link.CUT`."""
+    try:
+        yield
+    except (RuntimeError, AttributeError) as error:
+        raise Cut(str(error)) from error
+
+
 class _Line:
     """One listening connection, and the channels that it confirmed."""
 
@@ -39,7 +48,8 @@ class _Line:
         self.channels: set[bytes] = set()
 
     async def open(self) -> None:
-        await self._connection.connect()
+        with _driver():
+            await self._connection.connect()
 
     async def close(self) -> None:
         for waiting in self._asked.values():
@@ -69,16 +79,12 @@ class _Line:
 
     async def _send(self, *command: bytes | str) -> None:
         async with self._writing:
-            try:
+            with _driver():
                 await self._connection.send_command(*command)
-            except (RuntimeError, AttributeError) as error:  # see `CUT`
-                raise Cut(str(error)) from error
 
     async def _read(self) -> Any:
-        try:
+        with _driver():
             return await self._connection.read_response(timeout=self._seconds / 2, push_request=True)
-        except (RuntimeError, AttributeError) as error:  # see `CUT`
-            raise Cut(str(error)) from error
 
     async def listen(self, heard: Callable[[bytes, bytes], None]) -> None:
         """Hand over what comes, until the connection is cut or does not answer."""
@@ -224,8 +230,9 @@ class RedisBackplane:
     async def _connections(self) -> list[tuple[str, Any]]:
         if not self._cluster:
             return [("", self._client.connection_pool.make_connection())]
-        await self._client.initialize()
-        await self._client.nodes_manager.initialize()
+        with _driver():
+            await self._client.initialize()
+            await self._client.nodes_manager.initialize()
         return [(node.name, node.connection_class(**node.connection_kwargs)) for node in self._client.get_primaries()]
 
     async def _put(self, subjects: Sequence[Subject]) -> None:
