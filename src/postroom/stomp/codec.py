@@ -286,6 +286,29 @@ def message_start(version: Version, subscription: str, destination: str) -> str:
     return f"MESSAGE\n{named}destination:{escape(destination, version)}\nmessage-id:"
 
 
+class _Lines:
+    """Header lines of MESSAGE frames. Mostly they are those of the message before: its sender's next one."""
+
+    __slots__ = ("_last",)
+
+    def __init__(self) -> None:
+        self._last: tuple[Mapping[str, str], Version, str] = ({}, "1.2", "")
+
+    def of(self, headers: Mapping[str, str], version: Version) -> str:
+        """The lines, escaped as `version` wants it, without a line feed at their end."""
+        known, known_version, lines = self._last
+        if headers == known and version == known_version:
+            return lines
+        lines = "\n".join([f"{name}:{value}" for name, value in headers.items()])
+        if lines.count(":") != len(headers) or lines.count("\n") >= len(headers) or "\\" in lines or "\r" in lines:
+            lines = "\n".join([f"{escape(name, version)}:{escape(value, version)}" for name, value in headers.items()])
+        self._last = (dict(headers), version, lines)
+        return lines
+
+
+_last_lines: Final = _Lines()
+
+
 def encode_message(
     version: Version,
     start: str,
@@ -299,9 +322,7 @@ def encode_message(
 
     `more` are further header lines, each behind a line feed, with nothing to escape either.
     """
-    lines = "\n".join([f"{name}:{value}" for name, value in headers.items()])
-    if lines.count(":") != len(headers) or lines.count("\n") >= len(headers) or "\\" in lines or "\r" in lines:
-        lines = "\n".join([f"{escape(name, version)}:{escape(value, version)}" for name, value in headers.items()])
+    lines = _last_lines.of(headers, version)
     if ack is not None and version == "1.2":
         message_id = f"{message_id}\nack:{escape(ack, version)}"
     if lines:
