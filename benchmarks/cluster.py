@@ -58,11 +58,20 @@ def _command(name: str, folder: str, store: str, number: int, port: int) -> list
     return postroom("serve", "--config", str(config), *own)
 
 
-def measure(name: str, seconds: float, *, rate: float = 0.0) -> Report:
-    """One run of one contender."""
+def measure(name: str, seconds: float, *, rate: float = 0.0, outstanding: int = 16) -> Report:
+    """One run of one contender; without a `rate`, each sender keeps `outstanding` messages on their way."""
     scenario = "durable" if name in (DURABLE, SYNCED) else "direct"
     dialect = "stomp" if name.startswith("Postroom") else "socketio"
-    options = ["--dialect", dialect, "--duration", str(seconds), "--warmup", str(min(2.0, seconds / 3))]
+    options = [
+        "--dialect",
+        dialect,
+        "--outstanding",
+        str(outstanding),
+        "--duration",
+        str(seconds),
+        "--warmup",
+        str(min(2.0, seconds / 3)),
+    ]
     with tempfile.TemporaryDirectory() as folder, nodes(name, folder) as (first, second):
         return bench(folder, scenario, first, "--receivers-url", second, "--rate", str(rate), *options)
 
@@ -91,6 +100,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=6.0)
     parser.add_argument("--rate", type=float, default=5_000.0, help="messages a second for the latency")
+    parser.add_argument("--outstanding", type=int, default=16, help="messages on their way for each sender")
     parser.add_argument("--only", choices=CONTENDERS, action="append")
     parser.add_argument("--quick", action="store_true", help="one short round")
     parser.add_argument("--markdown", type=Path, help="write the table to this file too")
@@ -102,7 +112,7 @@ def main() -> None:
     for number in range(rounds):
         for name, by_kind in results.items():
             for kind, rate in (("throughput", 0.0), ("paced", options.rate)):
-                report = measure(name, seconds, rate=rate)
+                report = measure(name, seconds, rate=rate, outstanding=options.outstanding)
                 by_kind[kind].append(report)
                 latency = report.get("latency_ms") or {}
                 told = f"p50 {latency.get('p50', 0):8.2f}  p99 {latency.get('p99', 0):8.2f} ms"
