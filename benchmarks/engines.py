@@ -21,7 +21,7 @@ from typing import Final
 from benchmarks.cluster import CONFIG
 from benchmarks.processes import RESULTS, bench, cpu_seconds, free_port, metrics, postroom, running
 from msgspec import Struct, structs
-from tests.support.engines import Nats, RabbitMQ
+from tests.support.engines import Broker, Nats, RabbitMQ
 from tests.support.kafka import Kafka
 from tests.support.postgres import Postgres
 from tests.support.valkey import Valkey
@@ -51,28 +51,17 @@ class Found(Struct, frozen=True):
     wasted: float
 
 
-@contextlib.contextmanager
-def _valkey(folder: Path) -> Iterator[Engine]:
-    with Valkey(folder) as server:
-        yield Engine(server.url, server.process.pid)
+Serve = Callable[[Path], AbstractContextManager[Engine]]
+"""Serves an engine, its data in a folder, while the context is open."""
 
 
-@contextlib.contextmanager
-def _nats(folder: Path) -> Iterator[Engine]:
-    with Nats(folder) as server:
-        yield Engine(server.url, server.process.pid)
+def _served(make: Callable[[Path], Valkey | Broker]) -> Serve:
+    @contextlib.contextmanager
+    def serve(folder: Path) -> Iterator[Engine]:
+        with make(folder) as server:
+            yield Engine(server.url, server.process.pid)
 
-
-@contextlib.contextmanager
-def _rabbitmq(folder: Path) -> Iterator[Engine]:
-    with RabbitMQ(folder) as server:
-        yield Engine(server.url, server.process.pid)
-
-
-@contextlib.contextmanager
-def _kafka(folder: Path) -> Iterator[Engine]:
-    with Kafka(folder) as server:
-        yield Engine(server.url, server.process.pid)
+    return serve
 
 
 @contextlib.contextmanager
@@ -81,11 +70,11 @@ def _postgres(folder: Path) -> Iterator[Engine]:
         yield Engine(server.url(), server.pid)
 
 
-ENGINES: Final[dict[str, Callable[[Path], AbstractContextManager[Engine]]]] = {
-    "Valkey": _valkey,
-    "NATS": _nats,
-    "RabbitMQ": _rabbitmq,
-    "Kafka": _kafka,
+ENGINES: Final[dict[str, Serve]] = {
+    "Valkey": _served(Valkey),
+    "NATS": _served(Nats),
+    "RabbitMQ": _served(RabbitMQ),
+    "Kafka": _served(Kafka),
     "PostgreSQL": _postgres,
 }
 
@@ -136,7 +125,7 @@ def run(name: str, routing: str, count: int, rates: Sequence[float]) -> list[Fou
     with tempfile.TemporaryDirectory() as home, contextlib.ExitStack() as stack:
         folder = Path(home)
         engine = stack.enter_context(ENGINES[name](folder / "engine"))
-        store = engine if name == "Valkey" else stack.enter_context(_valkey(folder / "store"))
+        store = engine if name == "Valkey" else stack.enter_context(ENGINES["Valkey"](folder / "store"))
         nodes = stack.enter_context(cluster(folder, engine, store.url, routing, count))
         return [measure(folder, nodes, engine, rate=rate) for rate in rates]
 
