@@ -10,17 +10,30 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.support.client import StompClient
+import websockets
+from tests.support.client import StompClient, WebSocketPipe
 from tests.support.deadline import DEADLINE, SCALE
 from tests.support.fallback import Fallback
 from tests.support.server import free_port
 from tests.support.tcp import TcpPipe
-from tests.support.workers import Workers, gone
+from tests.support.workers import InATerminal, Workers, gone
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(90 * SCALE)]
 
 FIRST, SECOND = "node-1-1", "node-1-2"
 QUICK = "drain-seconds = 0.2\n"
+
+DIES = """
+import os
+import sys
+from pathlib import Path
+
+from postroom import Postroom
+
+if Path("dies").exists() and sys.argv[-1] == "node-1-2":
+    os._exit(3)
+app = Postroom()
+"""
 
 
 @pytest.fixture
@@ -132,6 +145,32 @@ async def test_a_worker_that_is_killed_comes_back_and_loses_nothing(start: Calla
     assert f"{SECOND} was ended by SIGKILL; it is started again" in workers.output()
 
 
+async def test_a_worker_that_dies_at_once_is_given_more_and_more_time(
+    start: Callable[..., Workers], tmp_path: Path
+) -> None:
+    (tmp_path / "service.py").write_text(DIES, encoding="utf-8")
+    workers = await asyncio.to_thread(start, application="service:app")
+    (tmp_path / "dies").touch()
+
+    def pauses() -> list[float]:
+        said = [line for line in workers.output(10_000).splitlines() if f"{SECOND} ended with" in line]
+        assert all("exit code 3; it is started again" in line for line in said)
+        return [float(line.partition("pause_seconds=")[2].split()[0]) for line in said]
+
+    workers.workers()[SECOND].kill()
+    await asyncio.to_thread(workers.until, lambda: len(pauses()) >= 3)
+    found = pauses()
+    assert found[0] < found[1] < found[2]
+    assert workers.reasons()[SECOND] == ["it does not answer"]
+    assert f'postroom_worker_up{{worker="{SECOND}"}} 0.0' in workers.get("/metrics")
+    async with await StompClient.connect(workers, "cleo") as cleo:  # the others serve
+        await cleo.subscribe("/user/queue/x")
+        await cleo.send("/user/cleo/queue/x", "still there")
+        assert (await cleo.message()).text == "still there"
+    (tmp_path / "dies").unlink()
+    await asyncio.to_thread(workers.until, lambda: not any(workers.reasons().values()))
+
+
 async def test_an_embedded_valkey_that_is_killed_comes_back_with_what_it_had(start: Callable[..., Workers]) -> None:
     workers = await asyncio.to_thread(start, config=QUICK + "[cluster]\nheartbeat-seconds = 0.5\n")
     async with await workers.client_at(FIRST, "ann") as ann, await workers.client_at(SECOND, "ben") as ben:
@@ -193,22 +232,39 @@ async def test_sighup_starts_the_workers_anew_one_after_the_other(start: Callabl
     assert not {*after.values()} & {*before.values()}
 
 
-async def test_workers_at_a_unix_socket_on_a_store_that_is_named(tmp_path: Path, fresh_url: str) -> None:
+class AtASocket(Workers):
+    """Two workers at the Unix socket `path`."""
+
+    def __init__(self, folder: Path, path: Path, *, config: str, store: str) -> None:
+        super().__init__(folder, config=config, store=store, options=["--unix-socket", str(path)])
+        self._path = path
+
+    def get(self, path: str) -> str:
+        with socket.socket(socket.AF_UNIX) as pipe:
+            pipe.connect(str(self._path))
+            pipe.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+            with pipe.makefile("rb") as answer:
+                return answer.read().decode().partition("\r\n\r\n")[2]
+
+
+async def test_clients_at_a_unix_socket_meet_every_worker(tmp_path: Path, fresh_url: str) -> None:
     path = tmp_path / "http.sock"
-
-    class AtASocket(Workers):
-        def get(self, path_: str) -> str:
-            with socket.socket(socket.AF_UNIX) as pipe:
-                pipe.connect(str(path))
-                pipe.sendall(f"GET {path_} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
-                with pipe.makefile("rb") as answer:
-                    return answer.read().decode().partition("\r\n\r\n")[2]
-
-    workers = AtASocket(tmp_path, config=QUICK, store=fresh_url, options=["--unix-socket", str(path)])
+    workers = AtASocket(tmp_path, path, config=QUICK, store=fresh_url)
     try:
         await asyncio.to_thread(workers.start)
         assert len(workers.family()) == 2, "no Valkey is embedded where a store is named"
+        met: dict[str, StompClient] = {}
+        async with asyncio.timeout(2 * DEADLINE):
+            while len(met) < 2:
+                pipe = WebSocketPipe(await websockets.unix_connect(str(path), "ws://x/ws", compression=None))
+                client = await StompClient(pipe).introduced("ann")
+                met.setdefault(client.connected.headers["server"], client)
+        one, two = met.values()
+        await two.subscribe("/topic/x")
+        await one.send("/topic/x", "hello")
+        assert (await two.message()).text == "hello"
         assert await asyncio.to_thread(workers.stop) == 0
+        assert await one.ended() == await two.ended() == 1012
     finally:
         workers.close()
 
@@ -222,6 +278,29 @@ async def test_an_embedded_valkey_carries_messages_beside_another_store(
         await ben.subscribe("/topic/x")
         await ann.send("/topic/x", "hello")
         assert (await ben.message()).text == "hello"
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_ctrl_c_in_a_terminal_drains_all_and_a_second_one_does_not_wait(
+    tmp_path: Path, fresh_url: str, times: int
+) -> None:
+    drain = "drain-seconds = 0.2\n" if times == 1 else "drain-seconds = 3600\n"
+    workers = InATerminal(tmp_path, config=drain, store=fresh_url)
+    try:
+        await asyncio.to_thread(workers.start)
+        family = workers.family()
+        clients = [await workers.client_at(name, name) for name in (FIRST, FIRST, SECOND, SECOND)]
+        workers.press_ctrl_c()
+        if times == 2:
+            await asyncio.to_thread(workers.until, lambda: workers.output().count("draining") == 2)
+            workers.press_ctrl_c()
+        codes = [await client.ended() for client in clients]
+        assert await asyncio.to_thread(workers.process.wait, 3 * DEADLINE) == 0
+        assert (codes == [1012] * 4) is (times == 1)
+        gone(family)
+        assert "Traceback" not in workers.output(10_000)
+    finally:
+        workers.close()
 
 
 # ── what cannot work is said in one line ──────────────────────────────────────────────────────────────

@@ -42,6 +42,7 @@ class Server:
         self._store = store or f"sqlite:///{folder}/x.db"
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
+        self._stdin = subprocess.DEVNULL
 
     @property
     def url(self) -> str:
@@ -72,7 +73,7 @@ class Server:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 self._command(),
-                stdin=subprocess.DEVNULL,
+                stdin=self._stdin,
                 stdout=log,
                 stderr=log,
                 env=self._environment(),

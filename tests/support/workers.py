@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import json
+import os
+import pty
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -101,6 +103,30 @@ class Workers(Server):
                 if client.connected.headers["server"].endswith(name):
                     return client
                 await client.cut()
+
+
+class InATerminal(Workers):
+    """Two workers that somebody started at a terminal, where they can be interrupted."""
+
+    def launch(self) -> None:
+        """See `Server.launch`."""
+        self._keyboard, self._stdin = pty.openpty()
+        try:
+            super().launch()
+        finally:
+            os.close(self._stdin)
+
+    def _command(self) -> list[str]:
+        return ["setsid", "--ctty", *super()._command()]
+
+    def press_ctrl_c(self) -> None:
+        """The terminal sends SIGINT to what runs in its foreground."""
+        os.write(self._keyboard, b"\x03")
+
+    def close(self) -> None:
+        """See `Server.close`."""
+        super().close()
+        os.close(self._keyboard)
 
 
 def gone(family: Sequence[psutil.Process]) -> None:
