@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 import structlog
 from redis.crc import key_slot
+from tests.support.deadline import DEADLINE
 from tests.support.topologies import Cluster, Sentinels
 from tests.support.valkey import Valkey
 
+from postroom.backplane.base import Subject
+from postroom.backplane.redis import RedisBackplane
 from postroom.channel import Retention
 from postroom.errors import MailboxFull, OutcomeUnknown, StoreUnavailable, TransactionRefused
 from postroom.identity import NodeId, UserName
@@ -49,6 +52,10 @@ class Wire:
     def url(self) -> str:
         assert self._server is not None
         return f"redis://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    def lead_to(self, server: Valkey) -> None:
+        """New connections go to another server; those that there are stay."""
+        self._port = server.port
 
     def eat(self, script: str, *, times: int = 1) -> None:
         """Lose the reply to the next so many calls that name `script`: they are done, and nobody hears of it."""
@@ -299,6 +306,75 @@ async def test_where_memory_is_short_what_is_there_can_be_read(own: Valkey) -> N
         await store.confirm([Confirm(INBOX, SHARED, at.position, 1)])
         await store.join(NodeId("one"), 10)
         await store.sweep()
+
+
+# ── the primary becomes a replica, behind one address ─────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def heir(own: Valkey, tmp_path: Path) -> Iterator[Valkey]:
+    """A replica of `own`."""
+    server = Valkey(tmp_path / "heir", extra=["--replicaof", f"127.0.0.1 {own.port}"])
+    server.start()
+    server.wait_linked()
+    yield server
+    server.close()
+
+
+def _promote(heir: Valkey, old: Valkey, wire: Wire) -> None:
+    """`heir` is the primary now, and `wire` leads there; `old` is a replica that hears nothing, and cuts nobody off."""
+    heir.command("REPLICAOF", "NO", "ONE")
+    wire.lead_to(heir)
+    old.command("REPLICAOF", "127.0.0.1", "1")
+
+
+async def test_the_store_leaves_a_primary_that_became_a_replica(own: Valkey, heir: Valkey) -> None:
+    """As a managed server fails over: its address leads to another one, and the old one keeps its connections."""
+    async with Wire(own.port) as wire, RedisStore(wire.url) as store:
+        (first,) = await add(store, item(b"1"))
+        await asyncio.gather(*(bodies(store) for _ in range(8)))
+        await asyncio.to_thread(heir.wait_linked)
+        _promote(heir, own, wire)
+        (second,) = await add(store, item(b"2"))
+        assert second.position > first.position
+        # Not one of the connections still leads to the old one, which would answer with what was.
+        assert await asyncio.gather(*(bodies(store) for _ in range(8))) == [[b"1", b"2"]] * 8
+
+
+async def test_the_backplane_leaves_a_primary_that_became_a_replica(own: Valkey, heir: Valkey) -> None:
+    async with Wire(own.port) as wire, asyncio.timeout(3 * DEADLINE), asyncio.TaskGroup() as tasks:
+        moved, heard = asyncio.Event(), asyncio.get_running_loop().create_future()
+        one, other = RedisBackplane(wire.url), RedisBackplane(heir.url)
+        running = [
+            tasks.create_task(one.run(lambda subject, payload: None, moved.set)),
+            tasks.create_task(other.run(lambda subject, payload: heard.set_result(payload), lambda: None)),
+        ]
+        await one.subscribe([Subject("here")])
+        _promote(heir, own, wire)
+        await other.subscribe([Subject("there")])
+        await moved.wait()
+        await one.publish([(Subject("there"), b"x")])
+        assert await heard == b"x"
+        for task in running:
+            task.cancel()
+
+
+async def test_databases_of_one_server_hear_nothing_of_one_another(valkey: Valkey, prefix: str) -> None:
+    """Keys have a database, channels have none."""
+    async with asyncio.timeout(DEADLINE), asyncio.TaskGroup() as tasks:
+        heard = asyncio.get_running_loop().create_future()
+        one, two = (RedisBackplane(f"{valkey.url}/{number}?{prefix}") for number in (0, 1))
+        running = [
+            tasks.create_task(one.run(lambda subject, payload: heard.set_result(payload), lambda: None)),
+            tasks.create_task(two.run(lambda subject, payload: None, lambda: None)),
+        ]
+        await one.subscribe([Subject("all")])
+        await two.subscribe([Subject("all")])
+        await two.publish([(Subject("all"), b"of the other")])
+        await one.publish([(Subject("all"), b"of one's own")])
+        assert await heard == b"of one's own"
+        for task in running:
+            task.cancel()
 
 
 async def test_settings_that_lose_messages_are_warned_of(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from redis import exceptions as redis_errors
 from postroom.backplane.base import Subject, Traits
 from postroom.backplane.recovery import Cut, Recovery, reason_of
 from postroom.errors import BackplaneUnavailable, ConfigurationError, StoreUnavailable
-from postroom.redis_link import connect, parse_url, translated
+from postroom.redis_link import CUT, connect, parse_url, translated
 
 _AT_ONCE: Final = 512
 """How many channels one SUBSCRIBE names: 512 in one cost a tenth of 512 alone (measured)."""
@@ -22,6 +22,9 @@ _AT_ONCE: Final = 512
 
 _RIGHTS: Final = Subject("rights")
 """Where it is tried whether the user may subscribe and publish."""
+
+_ROLE_SECONDS: Final = 2.0
+"""How often it is asked whether the server is still a primary."""
 
 _NEVER: Final = (redis_errors.NoPermissionError, redis_errors.AuthenticationError)
 """What does not become right by waiting."""
@@ -122,7 +125,9 @@ class RedisBackplane:
         self._url = parse_url(url)
         self._client: Any = None
         self._cluster = self._url.kind == "cluster"
-        self._prefix = f"{self._url.options.prefix}:"
+        # The server's channels are the same in all of its databases.
+        database = f"db{self._url.database}:" if self._url.database else ""
+        self._prefix = f"{self._url.options.prefix}:{database}"
         self._wanted: dict[Subject, bytes] = {}
         self._lines: dict[str, _Line] = {}
         self._recovery = Recovery(redis_errors.RedisError)
@@ -143,6 +148,8 @@ class RedisBackplane:
                     if self._recovery.fresh:
                         await self._check()
                     established()
+                    if not self._cluster:
+                        lines.create_task(self._watch_role())
                     await self._recovery.until_cut()
                     raise Cut("it was asked for")
             except* _NEVER as group:
@@ -221,6 +228,23 @@ class RedisBackplane:
         await self._put([_RIGHTS])
         await self._execute("SPUBLISH" if self._cluster else "PUBLISH", _RIGHTS, b"")
         await self._remove([self._channel(_RIGHTS)])
+
+    async def _watch_role(self) -> None:
+        """End the session where the server becomes a replica.
+
+        It keeps its connections then, while the address leads to another server: what is published here reaches
+        nobody there, and this node hears itself all the same.
+        """
+        while True:
+            await asyncio.sleep(_ROLE_SECONDS)
+            try:
+                role = (await self._client.execute_command("INFO", "replication")).get("role")
+            except redis_errors.NoPermissionError:
+                return  # only the store's user needs this right
+            except (redis_errors.RedisError, *CUT):
+                continue  # a server that is away shows by other signs
+            if role != "master":
+                raise Cut(f"the server is a {role} now")
 
     async def _remove(self, channels: Sequence[bytes]) -> None:
         for line in self._lines.values():

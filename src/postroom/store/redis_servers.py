@@ -7,6 +7,7 @@ from binascii import crc_hqx
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from importlib.resources import files
 from typing import Any, Final, NamedTuple
+from weakref import WeakKeyDictionary
 
 import structlog
 from redis import exceptions as redis_errors
@@ -60,9 +61,11 @@ class Server:
         self.name = name
         self.down = False
         self._seconds = url.options.timeout
-        self._reads = pool_of(url, address, url.options.pool)
+        self._reads = pool_of(url, address, url.options.pool, self._opened)
         self._free = asyncio.Semaphore(url.options.pool)
         self._appends = pool_of(url, address, 1, self._connected)
+        self._age = 0  # grows when the connections so far turn out to lead to a replica
+        self._ages: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
         self._appending = asyncio.Lock()
         self._appender = _Client(b"", b"")
         self._doubtful: _Client | None = None
@@ -73,7 +76,7 @@ class Server:
         Raises NotSent or Unanswered.
         """
         async with _within(seconds, self._free):
-            return await _exchange(self._reads, lambda: commands, seconds)
+            return await self._exchange(self._reads, lambda: commands, seconds)
 
     async def append(self, commands: Sequence[Sequence[bytes]], seconds: float) -> list[Any]:
         """The same on the connection for appends; one call at a time.
@@ -91,14 +94,57 @@ class Server:
                 return (*before, *commands)
 
             try:
-                replies = await _exchange(self._appends, after_the_doubtful, seconds)
+                replies = await self._exchange(self._appends, after_the_doubtful, seconds)
             except Unanswered:
                 self._doubtful = self._appender
                 raise
             self._doubtful = None
             return replies[len(before) :]
 
+    async def _exchange(
+        self, pool: Any, commands: Callable[[], Sequence[Sequence[bytes]]], seconds: float
+    ) -> list[Any]:
+        try:
+            async with asyncio.timeout(seconds):
+                connection = await self._take(pool)
+        except (redis_errors.RedisError, *CUT) as error:
+            if _is_final(error):
+                raise
+            raise NotSent(_reason(error)) from error
+        age = self._ages[connection]
+        try:
+            async with asyncio.timeout(seconds):
+                replies = await _converse(connection, commands())
+        except (redis_errors.RedisError, *CUT) as error:
+            await connection.disconnect(nowait=True)
+            raise Unanswered(_reason(error)) from error
+        finally:
+            await pool.release(connection)
+        if any(isinstance(reply, redis_errors.ReadOnlyError) for reply in replies):
+            self._age = max(self._age, age + 1)
+        return replies
+
+    async def _take(self, pool: Any) -> Any:
+        """A connection to what the address leads to now.
+
+        A primary that becomes a replica keeps its connections: they refuse writes for good, and what is read there
+        may be old, while the address leads to the new primary.
+        """
+        connection = await pool.get_connection()
+        if self._ages[connection] != self._age:
+            try:
+                await connection.disconnect()
+                await connection.connect()
+            except BaseException:
+                await pool.release(connection)
+                raise
+        return connection
+
+    async def _opened(self, connection: Any) -> None:
+        self._ages[connection] = self._age
+
     async def _connected(self, connection: Any) -> None:
+        await self._opened(connection)
         # Without these rights the node goes on: what they guard against takes a network that delivers late.
         known = []
         for command in ((b"CLIENT", b"ID"), (b"INFO", b"server")):
@@ -145,24 +191,6 @@ class _Client(NamedTuple):
 
     id: bytes
     run: bytes
-
-
-async def _exchange(pool: Any, commands: Callable[[], Sequence[Sequence[bytes]]], seconds: float) -> list[Any]:
-    try:
-        async with asyncio.timeout(seconds):
-            connection = await pool.get_connection()
-    except (redis_errors.RedisError, *CUT) as error:
-        if _is_final(error):
-            raise
-        raise NotSent(_reason(error)) from error
-    try:
-        async with asyncio.timeout(seconds):
-            return await _converse(connection, commands())
-    except (redis_errors.RedisError, *CUT) as error:
-        await connection.disconnect(nowait=True)
-        raise Unanswered(_reason(error)) from error
-    finally:
-        await pool.release(connection)
 
 
 async def _converse(connection: Any, commands: Sequence[Sequence[bytes]]) -> list[Any]:
