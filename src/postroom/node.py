@@ -308,6 +308,7 @@ class Node:
             "users": len(self.hub.users),
             "subscriptions": self.hub.subscriptions,
             "appends_waiting": self.mailbox.waiting,
+            "cursors_unproven": self.mailbox.unproven,
             **(self._mesh.gauges() if self._mesh is not None else {}),
         }
 

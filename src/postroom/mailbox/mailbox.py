@@ -11,13 +11,15 @@ from typing import Final, TypeVar
 
 from msgspec import Struct
 
+from postroom.channel import Retention
 from postroom.clock import Clock
 from postroom.delivery.tail import Deliver, Fetch
 from postroom.delivery.window import Proven
+from postroom.destination import Topic
 from postroom.errors import StoreUnavailable
 from postroom.mailbox.appender import Appender, Stored
 from postroom.mailbox.confirms import Confirms, Spawn
-from postroom.message import StoredMessage
+from postroom.message import Message, StoredMessage
 from postroom.metrics import Metrics
 from postroom.position import Epoch, Head, LogKey, Position
 from postroom.store.base import SHARED, Append, Appended, Confirm, Cursor, Page, Store
@@ -32,6 +34,7 @@ _VISIBLE_SECONDS: Final = 3.0
 _EVERYTHING: Final = 1 << 62
 _PROBE: Final = LogKey(None, "postroom-probe")
 """No destination's log: a topic begins with a slash."""
+_PROBE_KEPT: Final = Retention(seconds=600, confirmed_seconds=600, max_messages=1, on_overflow="drop-oldest")
 
 
 class Flow(Struct, frozen=True):
@@ -83,10 +86,14 @@ class Mailbox:
         return self._appender.available
 
     async def probe(self) -> None:
-        """Find out whether a store that failed takes something again: nobody may send while the node is not ready."""
+        """Find out whether a store that failed takes something again: nobody may send while the node is not ready.
+
+        By a message, for a store that is full may take all else.
+        """
         if not self.available:
+            message = Message(Topic(_PROBE.name), None, {}, b"")
             try:
-                await self._store.attempt(_PROBE, SHARED, int(self._clock.wall() * 1e6))
+                await self._store.append([Append(_PROBE, message, _PROBE_KEPT, self._highest)])
             except StoreUnavailable:
                 self._metrics.store_failures += 1
             else:
@@ -124,6 +131,11 @@ class Mailbox:
     def followed_logs(self) -> Collection[LogKey]:
         """The logs that somebody follows here."""
         return self._followers.keys()
+
+    @property
+    def unproven(self) -> int:
+        """How many cursors have been sent what they have not confirmed, as far as this node remembers."""
+        return len(self._sent_to)
 
     def delivers(self, log: LogKey, owner: str) -> bool:
         """Whether a subscription here delivers `log` to `owner`."""
@@ -206,6 +218,9 @@ class Mailbox:
             followers.remove(follower)
             if not followers:
                 del self._followers[follower.log]
+            if self._shared and follower.owner is not None and not self.delivers(follower.log, follower.owner):
+                # Whoever comes next is told by the store what may have been seen.
+                self._sent_to.pop((follower.log, follower.owner), None)
 
     def resume(self, follower: Follower) -> None:
         """There is room again, perhaps: send what waits in the log."""
@@ -319,12 +334,13 @@ class Mailbox:
         if follower.owner is None:
             return False
         offset = stored.position.offset
-        if offset <= self._sent_to.get((follower.log, follower.owner), 0):
-            return True
-        # Of what was stored since this node began, `_sent_to` knows all, if there is no other node; of the rest, only
-        # what the store tells. What came after the subscription began is this subscription's to send.
-        before = stored.position <= follower.began if self._shared else offset <= self._started
-        return before and (stored.live or offset <= follower.attempted)
+        # Of another subscription of the owner here, which may have been ahead.
+        sent = offset <= self._sent_to.get((follower.log, follower.owner), 0)
+        if self._shared:
+            # What came after the subscription began is this subscription's to send, whoever else is sent it too.
+            return stored.position <= follower.began and (sent or stored.live or offset <= follower.attempted)
+        # Of what was stored since this node began, `_sent_to` knows all; of the rest, only what the store tells.
+        return sent or (offset <= self._started and (stored.live or offset <= follower.attempted))
 
     def _note_sent(self, follower: Follower, offset: int) -> None:
         if follower.owner is not None:

@@ -1,7 +1,7 @@
 """What followers of one log are sent: to the last message, in order, once, and marked where it may have been seen."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -12,7 +12,7 @@ from postroom.channel import Retention
 from postroom.clock import SystemClock
 from postroom.delivery.window import Window
 from postroom.destination import UserQueue
-from postroom.errors import PostroomError
+from postroom.errors import PostroomError, Refused, StoreUnavailable
 from postroom.identity import UserName
 from postroom.mailbox import Flow, Mailbox
 from postroom.message import Message
@@ -124,15 +124,33 @@ class SlowToRead(MemoryStore):
         return await super().read(log, after, limit, max_bytes)
 
 
+class Full(MemoryStore):
+    """A store without room for messages while `full`; of cursors it takes note, as a server short of memory does."""
+
+    full = True
+
+    async def append(self, batch: Sequence[Append]) -> Sequence[Appended | Refused]:
+        if self.full:
+            raise StoreUnavailable("there is no room")
+        return await super().append(batch)
+
+
+async def _nobody(log: LogKey, owner: str) -> bool:
+    return False
+
+
 @asynccontextmanager
-async def running(store: MemoryStore) -> AsyncIterator[Mailbox]:
+async def running(store: MemoryStore, *, among_nodes: bool = False) -> AsyncIterator[Mailbox]:
     async with asyncio.TaskGroup() as tasks:
 
         def spawn(work: Coroutine[Any, Any, None]) -> None:
             tasks.create_task(work)
 
         flow = Flow(page_messages=50, confirm_seconds=0.0)
-        mailbox = Mailbox(store, flow=flow, metrics=Metrics(), clock=SystemClock(), spawn=spawn)
+        elsewhere = _nobody if among_nodes else None
+        mailbox = Mailbox(
+            store, flow=flow, metrics=Metrics(), clock=SystemClock(), spawn=spawn, followed_elsewhere=elsewhere
+        )
         appender = tasks.create_task(mailbox.run())
         yield mailbox
         appender.cancel()
@@ -252,6 +270,66 @@ async def test_a_device_does_not_hear_of_another_ones_proof() -> None:
         desk = Tab(mailbox, owner="desk")
         await settled(mailbox)
         assert (desk.texts, desk.marked) == (["a"], [])
+
+
+# ── among nodes ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_what_came_after_a_tab_began_is_its_own_whatever_the_other_tab_has_had() -> None:
+    """Among nodes tells come out of order, so that a tab reads the log again and again: that makes nothing old."""
+    async with running(MemoryStore(), among_nodes=True) as mailbox:
+        quick, slow = Tab(mailbox), Tab(mailbox, max_messages=1)
+        await settled(mailbox)
+        await append(mailbox, "a", "b", "c")
+        while slow.follower.window.last:
+            slow.prove()
+            await settled(mailbox)
+        assert (quick.texts, quick.marked) == (["a", "b", "c"], [])
+        assert (slow.texts, slow.marked) == (["a", "b", "c"], [])
+
+
+@pytest.mark.parametrize("while_away", [False, True])
+async def test_what_a_tab_that_is_gone_was_sent_is_marked_for_the_next(while_away: bool) -> None:
+    async with running(MemoryStore(), among_nodes=True) as mailbox:
+        if while_away:
+            await append(mailbox, "a")
+        gone = Tab(mailbox)
+        await settled(mailbox)
+        if not while_away:
+            await append(mailbox, "a")
+        assert (gone.texts, gone.marked) == (["a"], [])
+        mailbox.unfollow(gone.follower)
+        again = Tab(mailbox)
+        await append(mailbox, "b")
+        assert (again.texts, again.marked) == (["a", "b"], ["a"])
+
+
+async def test_nothing_is_kept_of_users_who_went_without_proof() -> None:
+    async with running(MemoryStore(), among_nodes=True) as mailbox:
+        one, two, phone = Tab(mailbox), Tab(mailbox), Tab(mailbox, owner="phone")
+        await append(mailbox, "a")
+        for tab, left in ((one, 2), (two, 1), (phone, 0)):
+            assert one.texts == tab.texts == ["a"]
+            mailbox.unfollow(tab.follower)
+            assert mailbox.unproven == left
+
+
+# ── the store is full ─────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_store_counts_as_back_once_it_takes_messages_and_not_before() -> None:
+    store = Full()
+    outcomes: list[Appended | PostroomError] = []
+    async with running(store) as mailbox:
+        mailbox.append(Append(LOG, Message(INBOX, None, {}, b"a"), Retention(), 0), outcomes.append)
+        await settled(mailbox)
+        assert [type(outcome) for outcome in outcomes] == [StoreUnavailable]
+        for _ in range(3):
+            await mailbox.probe()
+            assert not mailbox.available
+        store.full = False
+        await mailbox.probe()
+        assert mailbox.available
 
 
 # ── no more room ──────────────────────────────────────────────────────────────────────────────────────────
