@@ -83,6 +83,13 @@ def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def rabbitmq4(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
+    """The same of version 4."""
+    with RabbitMQ(tmp_path_factory.mktemp("rabbitmq4"), version=4) as server:
+        yield server
+
+
 @pytest.fixture
 def fresh_url(valkey: Valkey) -> str:
     """The shared Valkey, with a prefix that nobody has used."""

@@ -1,4 +1,4 @@
-"""The RabbitMQ engine against the backplane's contract."""
+"""The RabbitMQ engine against the backplane's contract: Debian 12's server, and a 4."""
 
 import itertools
 from collections.abc import Iterator
@@ -19,19 +19,31 @@ def options() -> str:
 
 
 class TestRabbitBackplane(BackplaneContract):
-    engine = "RabbitMQ"
+    engine = "RabbitMQ 3.10"
 
     @pytest.fixture
-    def make(self, rabbitmq: RabbitMQ, options: str) -> Make:
-        return lambda: RabbitBackplane(f"{rabbitmq.url}?{options}")
-
-    @pytest.fixture
-    def outage(self, rabbitmq: RabbitMQ) -> Outage:
+    def broker(self, rabbitmq: RabbitMQ) -> RabbitMQ:
         return rabbitmq
 
     @pytest.fixture
-    def linked(self, rabbitmq: RabbitMQ, options: str) -> Iterator[Linked]:
-        proxy = Proxy(rabbitmq.port)
+    def make(self, broker: RabbitMQ, options: str) -> Make:
+        return lambda: RabbitBackplane(f"{broker.url}?{options}")
+
+    @pytest.fixture
+    def outage(self, broker: RabbitMQ) -> Outage:
+        return broker
+
+    @pytest.fixture
+    def linked(self, broker: RabbitMQ, options: str) -> Iterator[Linked]:
+        proxy = Proxy(broker.port)
         proxy.start()
-        yield lambda: RabbitBackplane(f"{rabbitmq.url_at(proxy.port)}?{options}"), proxy
+        yield lambda: RabbitBackplane(f"{broker.url_at(proxy.port)}?{options}"), proxy
         proxy.close()
+
+
+class TestRabbit4Backplane(TestRabbitBackplane):
+    engine = "RabbitMQ 4"
+
+    @pytest.fixture
+    def broker(self, rabbitmq4: RabbitMQ) -> RabbitMQ:
+        return rabbitmq4

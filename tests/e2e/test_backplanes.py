@@ -14,12 +14,13 @@ INBOX = "/user/queue/inbox"
 BACKPLANES = ("nats", "rabbitmq", "kafka")
 ROUTINGS = ("directory", "broadcast", "subject")
 ON_VALKEY = [f"{routing} over {name}" for name in BACKPLANES for routing in ROUTINGS]
+OTHER_VERSIONS = ["subject over rabbitmq4"]
 _IN_TURN = zip(cycle(ROUTINGS), ("valkey", *BACKPLANES), strict=False)
 ON_POSTGRES = [f"{routing} over {name} on postgres" for routing, name in _IN_TURN]
 ON_POSTGRES_ALONE = [f"{routing} on postgres" for routing in ROUTINGS]
 
 
-@pytest.fixture(scope="module", params=[*ON_VALKEY, *ON_POSTGRES, *ON_POSTGRES_ALONE])
+@pytest.fixture(scope="module", params=[*ON_VALKEY, *OTHER_VERSIONS, *ON_POSTGRES, *ON_POSTGRES_ALONE])
 def arrangement(request: pytest.FixtureRequest) -> str:
     """See the fixture of this name in `tests/conftest.py`."""
     return str(request.param)

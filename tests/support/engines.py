@@ -13,6 +13,7 @@ from typing import Final, Self
 
 from tests.support.deadline import DEADLINE
 from tests.support.proxy import Proxy
+from tests.support.rabbitmq_4 import unpacked
 from tests.support.services import require
 from tests.support.valkey import quiet_port
 
@@ -161,14 +162,18 @@ class Nats(Broker):
 
 
 class RabbitMQ(Broker):
-    """A RabbitMQ node with an epmd of its own; `config` is what its file says beside the address."""
+    """A RabbitMQ node with an epmd of its own; `config` is what its file says beside the address.
+
+    `version` None: the one that the machine has. 4: that too if it is a 4, otherwise Debian 13's.
+    """
 
     name = "rabbitmq-server"
     starts_within = 6 * DEADLINE
 
-    def __init__(self, folder: Path, *, config: str = "") -> None:
+    def __init__(self, folder: Path, *, config: str = "", version: int | None = None) -> None:
         super().__init__(folder)
         self._config = config
+        self.version = version
         self._epmd_port, self._dist_port = quiet_port(), quiet_port()
         self._epmd: subprocess.Popen[bytes] | None = None
 
@@ -176,13 +181,23 @@ class RabbitMQ(Broker):
         """See `Broker.url_at`."""
         return f"amqp://guest:guest@127.0.0.1:{port}"
 
-    def command(self) -> list[str]:
-        """See `Broker.command`."""
-        found = sorted(Path("/usr/lib/rabbitmq/lib").glob("*/sbin/rabbitmq-server"))  # not the one that changes users
-        program = str(found[-1]) if found else shutil.which("rabbitmq-server")
+    def _places(self) -> tuple[Path, str]:
+        """The folder of its scripts, and a PATH with its Erlang."""
+        path = os.environ["PATH"]
+        found = sorted(Path("/usr/lib/rabbitmq/lib").glob("*/sbin"))  # not the scripts that change users
+        if self.version is not None and not any(f"-{self.version}." in each.parent.name for each in found):
+            root = unpacked()
+            return next(root.glob("usr/lib/rabbitmq/lib/*/sbin")), f"{root}/bin:{path}"
+        if found:
+            return found[-1], path
+        program = shutil.which("rabbitmq-server")
         require("rabbitmq-server", found=program is not None, install="apt-get install rabbitmq-server")
         assert program is not None
-        return [program]
+        return Path(program).parent, path
+
+    def command(self) -> list[str]:
+        """See `Broker.command`."""
+        return [str(self._places()[0] / "rabbitmq-server")]
 
     def environment(self) -> dict[str, str]:
         """See `Broker.environment`."""
@@ -193,7 +208,9 @@ class RabbitMQ(Broker):
         )
         (home / "plugins").write_text("[].", encoding="utf-8")
         return os.environ | {
+            "PATH": self._places()[1],
             "HOME": str(home),
+            "ERL_CRASH_DUMP": str(home / "crash.dump"),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "ERL_EPMD_PORT": str(self._epmd_port),
             "RABBITMQ_NODENAME": f"t{self.port}@localhost",
@@ -205,18 +222,33 @@ class RabbitMQ(Broker):
             "RABBITMQ_CONF_ENV_FILE": str(home / "none"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(home / "plugins"),
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none",
+            "RUNNING_UNDER_SYSTEMD": "true",  # the script becomes the server: who waits for its end waits for that
         }
+
+    def control(self, *command: str) -> None:
+        """Have `rabbitmqctl` do it."""
+        done = subprocess.run(
+            [self._places()[0] / "rabbitmqctl", *command],
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
 
     def start(self) -> None:
         """See `Broker.start`."""
-        self.command()
+        epmd = shutil.which("epmd", path=self._places()[1])
         if self._epmd is None:
-            epmd = shutil.which("epmd")
             assert epmd is not None
             self._epmd = subprocess.Popen(
                 [epmd, "-port", str(self._epmd_port), "-address", "127.0.0.1"], start_new_session=True
             )
-        super().start()
+        try:
+            super().start()
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """See `Broker.close`."""
