@@ -17,11 +17,13 @@ import asyncio
 import contextlib
 import logging
 import random
+import re
 import ssl
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from typing import Annotated, Any, Final, cast
 from uuid import uuid4
 
+import msgspec
 from msgspec import Meta
 
 from postroom.backplane.base import Subject, Traits
@@ -29,6 +31,7 @@ from postroom.backplane.names import name_of
 from postroom.backplane.recovery import Cut, Recovery, reason_of, translated
 from postroom.engine_url import EngineUrl, Prefix, Seconds, TlsOptions, take_apart, tls_context
 from postroom.errors import BackplaneUnavailable, MissingExtra
+from postroom.findings import Finding, advice
 
 try:
     from aiormq import Channel, Connection
@@ -44,6 +47,8 @@ logging.getLogger("aiormq").setLevel(logging.CRITICAL)  # what it would log, it 
 _PORTS: Final = {"amqp": 5672, "amqps": 5671}
 _CLOSE_SECONDS: Final = 0.5
 _BINDINGS_A_SECOND: Final = 2_000
+_OLDEST: Final = (3, 10)
+_BOUND: Final = re.compile(r"larger than configured max size (\d+)")
 
 
 class RabbitOptions(TlsOptions, frozen=True):
@@ -208,6 +213,22 @@ class _Session:
         self._tasks.create_task(run())
         return outcome
 
+    async def silence(self) -> str:
+        """Why there is no answer."""
+        assert self._connection is not None
+        try:
+            async with asyncio.timeout(0):
+                await self._connection.ready()
+        except TimeoutError:
+            return "the server takes no messages: an alarm says that it is short of memory or disk"
+        return "no answer in time"
+
+    @property
+    def server(self) -> Mapping[str, object]:
+        """What the server says of itself."""
+        assert self._connection is not None
+        return self._connection.server_properties
+
     async def watch(self, recovery: Recovery, seconds: float) -> None:
         """Raise once the connection is lost, or does not answer, or is to be cut."""
         assert self._connection is not None
@@ -217,8 +238,11 @@ class _Session:
         for end in (self.failed, *ends):
             end.add_done_callback(lambda _: recovery.cut())
         while not await recovery.until_cut(seconds):
-            async with asyncio.timeout(seconds):
-                await self.do(self.ask())
+            try:
+                async with asyncio.timeout(seconds):
+                    await self.do(self.ask())
+            except TimeoutError:
+                raise Cut(await self.silence()) from None
         if self.failed.done():
             self.failed.result()
         reasons = [reason_of(error) for end in ends if end.done() and (error := _error_of(end)) is not None]
@@ -232,6 +256,16 @@ class _Session:
                 async with asyncio.timeout(_CLOSE_SECONDS):
                     await self._connection.close()
         self._wires.abort()
+
+
+def remarks(server: Mapping[str, object]) -> Sequence[Finding]:
+    """What an operator should know of a server that says this of itself."""
+    product, version = server.get("product"), str(server.get("version"))
+    if product != "RabbitMQ":
+        return [advice(f"the server is {product} {version}: Postroom is tested with RabbitMQ")]
+    if tuple(map(int, re.findall(r"\d+", version)[:2])) < _OLDEST:
+        return [advice(f"version {version} is older than 3.10, the oldest that Postroom is tested with")]
+    return []
 
 
 def _error_of(end: asyncio.Future[Any]) -> BaseException | None:
@@ -270,28 +304,57 @@ class RabbitBackplane:
                 received(subject, payload)
 
         async def session(established: Callable[[], None]) -> None:
-            wires = _Wires(self._context)
-            async with asyncio.TaskGroup() as tasks:
-                one = _Session(self._url, tasks, wires)
+            async with self._open(self._wanted, heard) as one:
+                self._session = one
+                established()
                 try:
-                    async with asyncio.timeout(self._seconds() + self._url.options.timeout):
-                        await one.open()
-                        with translated(Exception):
-                            await one.align(self._wanted, [*self._wanted])
-                            await one.listen(heard)
-                    self._session = one
-                    established()
                     await one.watch(self._recovery, self._url.options.timeout / 2)
+                except Cut as cut:
+                    self._learn_bound(str(cut))
+                    raise
                 finally:
                     self._recovery.down()
                     self._session = None
-                    await one.close()
 
         await self._recovery.run(session, interrupted)
 
-    def _seconds(self) -> float:
+    @contextlib.asynccontextmanager
+    async def _open(
+        self, wanted: Mapping[str, Subject], heard: Callable[[str, bytes], None]
+    ) -> AsyncIterator[_Session]:
+        """A session that hears what is wanted."""
         options = self._url.options
-        return options.connect_timeout * len(self._url.hosts) + len(self._wanted) / _BINDINGS_A_SECOND
+        seconds = options.connect_timeout * len(self._url.hosts) + len(wanted) / _BINDINGS_A_SECOND
+        async with asyncio.TaskGroup() as tasks:
+            one = _Session(self._url, tasks, _Wires(self._context))
+            try:
+                async with asyncio.timeout(seconds + options.timeout):
+                    await one.open()
+                    with translated(Exception):
+                        await one.align(wanted, [*wanted])
+                        await one.listen(heard)
+                yield one
+            finally:
+                await one.close()
+
+    def _learn_bound(self, said: str) -> None:
+        # The server tells its max_message_size only to who has sent more.
+        if told := _BOUND.search(said):
+            self.traits = msgspec.structs.replace(self.traits, max_payload_bytes=int(told[1]))
+
+    async def check(self) -> Sequence[Finding]:
+        """See `Checks`. Declares what a node declares, of which the two exchanges stay."""
+        name = f"node.check-{uuid4().hex}"
+        try:
+            async with self._open({name: Subject(name)}, lambda name, payload: None) as one:
+                try:
+                    async with asyncio.timeout(self._url.options.timeout):
+                        await one.do(one.publish([(name, b"")]))
+                except TimeoutError:
+                    raise Cut(await one.silence()) from None
+                return remarks(one.server)
+        except ExceptionGroup as group:
+            raise BackplaneUnavailable(f"RabbitMQ: {reason_of(group)}") from group
 
     async def subscribe(self, subjects: Sequence[Subject]) -> None:
         """Return once these are in force. Raises BackplaneUnavailable."""
@@ -317,6 +380,7 @@ class RabbitBackplane:
     async def _do(
         self, what: Callable[[_Session], Coroutine[Any, Any, None]], bindings: int = 0, *, waits: bool = False
     ) -> None:
+        session = None
         try:
             async with asyncio.timeout(self._url.options.timeout + bindings / _BINDINGS_A_SECOND):
                 if waits or self._recovery.fresh:
@@ -327,4 +391,7 @@ class RabbitBackplane:
                     raise Cut("the connection was lost")
                 await session.do(what(session))
         except (Cut, OSError, TimeoutError) as error:
-            raise BackplaneUnavailable(f"the backplane does not answer: {reason_of(error)}") from error
+            reason = reason_of(error)
+            if session is not None and isinstance(error, TimeoutError):
+                reason = await session.silence()
+            raise BackplaneUnavailable(f"the backplane does not answer: {reason}") from error
