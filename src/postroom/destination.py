@@ -10,6 +10,8 @@ from postroom.errors import UnknownDestination
 from postroom.identity import UserName
 
 MAX_DESTINATION_LENGTH: Final = 255
+_ENCODED: Final = 12
+"""What percent-encoding makes of one character, at the most."""
 _CACHE_SIZE: Final = 4096
 
 
@@ -46,8 +48,9 @@ class Prefixes(Struct, frozen=True, forbid_unknown_fields=True):
 class Destinations:
     """Reads the text of destinations under one set of prefixes.
 
-    A destination has at most 255 characters, starts with `/`, and has no empty, `.` or `..` segment and no
-    control character. It is brought to Unicode NFC; case matters. Results are cached.
+    A destination has at most 255 characters, not counting the user's name that it holds, which has so many of its
+    own. It starts with `/`, and has no empty, `.` or `..` segment and no control character. It is brought to
+    Unicode NFC; case matters. Results are cached.
     """
 
     __slots__ = ("_cache", "_prefixes")
@@ -82,10 +85,12 @@ class Destinations:
         return UserQueue(user, _canonical(name))
 
     def _parse(self, text: str) -> Destination:
-        text = _canonical(text)
+        of_user = _behind(text, self._prefixes.user) is not None
+        text = _canonical(text, MAX_DESTINATION_LENGTH * (1 + _ENCODED) if of_user else MAX_DESTINATION_LENGTH)
         rest = _behind(text, self._prefixes.user)
         if rest is not None:
             user, slash, name = rest[1:].partition("/")
+            _bound(len(text) - len(user))
             if not slash:
                 raise UnknownDestination(f"{text!r} names a user but no destination: /user/{{name}}/queue/...")
             return UserQueue(_decoded(user), "/" + name)
@@ -131,11 +136,15 @@ def _behind(text: str, prefix: str) -> str | None:
     return None
 
 
-def _canonical(text: str) -> str:
+def _bound(length: int, longest: int = MAX_DESTINATION_LENGTH) -> None:
+    if length > longest:
+        raise UnknownDestination(f"a destination has at most {MAX_DESTINATION_LENGTH} characters")
+
+
+def _canonical(text: str, longest: int = MAX_DESTINATION_LENGTH) -> str:
     if not text.isascii():
         text = unicodedata.normalize("NFC", text)
-    if len(text) > MAX_DESTINATION_LENGTH:
-        raise UnknownDestination(f"a destination has at most {MAX_DESTINATION_LENGTH} characters")
+    _bound(len(text), longest)
     if not text.startswith("/"):
         raise UnknownDestination(f"a destination starts with '/', {text!r} does not")
     segments = text[1:].split("/")

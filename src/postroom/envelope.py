@@ -76,9 +76,13 @@ class Miss(Struct, frozen=True, array_like=True, tag="m", gc=False):
 
 
 class Beat(Struct, frozen=True, array_like=True, tag="b", gc=False):
-    """How far the sender has counted on the subjects that it published to lately. It is its canary too."""
+    """How far the sender has counted on the subjects that it published to lately. It is its canary too.
+
+    `routing`: the scheme by which it finds users; empty of a node that does not say.
+    """
 
     counters: dict[str, int]
+    routing: str = ""
 
 
 class Ask(Struct, frozen=True, array_like=True, tag="a", gc=False):

@@ -56,6 +56,7 @@ class Interest:
         self._moved: dict[UserName, None] = {}
         self._waiting: dict[Subject | tuple[UserName], asyncio.Future[None]] = {}
         self._wake = asyncio.Event()
+        self._told = True
 
     @property
     def subjects(self) -> set[Subject]:
@@ -146,8 +147,13 @@ class Interest:
             await self._follow(subjects)
             await self._enter(moved)
         except (BackplaneUnavailable, StoreUnavailable) as error:
-            _log.warning("other nodes cannot be told yet who is here", reason=str(error))
+            if self._told:
+                _log.warning("other nodes cannot be told yet who is here", reason=str(error))
+            self._told = False
             return False
+        if not self._told:
+            _log.warning("other nodes are told again who is here")
+        self._told = True
         return True
 
     async def _follow(self, subjects: Sequence[Subject]) -> None:

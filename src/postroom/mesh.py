@@ -80,6 +80,7 @@ class Mesh:
         self._peering = Peering(
             backplane,
             heartbeat_seconds=times.heartbeat,
+            routing=routing,
             clock=clock,
             metrics=metrics,
             highest=lambda: mailbox.highest,
@@ -147,6 +148,7 @@ class Mesh:
             "peers": len(self.directory.peers),
             "backplane_subjects": len(self.interest.subjects),
             "backplane_deaf": self._peering.deaf,
+            "peers_of_other_routing": len(self._peering.disagreeing.intersection(self.directory.peers)),
         }
 
     async def followed_elsewhere(self, log: LogKey, owner: str) -> bool:

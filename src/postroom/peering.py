@@ -48,6 +48,7 @@ class Peering:
         backplane: Backplane,
         *,
         heartbeat_seconds: float,
+        routing: str,
         clock: Clock,
         metrics: Metrics,
         highest: Callable[[], int],
@@ -61,6 +62,7 @@ class Peering:
     ) -> None:
         self._backplane = backplane
         self._heartbeat_seconds = heartbeat_seconds
+        self._routing = routing
         self._clock = clock
         self._metrics = metrics
         self._highest, self._seen = highest, seen
@@ -80,6 +82,8 @@ class Peering:
         self._questions = 0
         self._reachable = True
         self.deaf = False
+        self.disagreeing: set[Lease] = set()
+        """Peers that find users by another scheme than this node; some may have ended."""
 
     def joined(self, own: Lease) -> None:
         """This node has a new incarnation: it counts from 1 again, and is not its older self."""
@@ -94,6 +98,7 @@ class Peering:
     def left(self, peer: Lease) -> None:
         """A peer's lease has ended."""
         self._incoming.forget_peer(peer.node, peer.incarnation)
+        self.disagreeing.discard(peer)
 
     def unfollowed(self, subject: Subject) -> None:
         """This node follows `subject` no longer."""
@@ -232,6 +237,14 @@ class Peering:
     def _beat(self, sender: Lease, beat: Beat) -> None:
         for subject in self._incoming.named(sender.node, sender.incarnation, beat.counters, self._follows()):
             self._hole(Subject(subject))
+        if beat.routing and beat.routing != self._routing and sender not in self.disagreeing:
+            self.disagreeing.add(sender)
+            _log.error(
+                "a node has another routing: what it sends may reach users here late or not at all",
+                node=sender.node,
+                routing=beat.routing,
+                here=self._routing,
+            )
 
     # ── heart-beat and canary ─────────────────────────────────────────────────────────────────────────
 
@@ -246,7 +259,7 @@ class Peering:
             counters = self._outgoing.beat()
             if len(counters) > _MAX_NAMED:  # the full comparison once a minute is their safety net
                 counters = dict(list(counters.items())[-_MAX_NAMED:])
-            self.send(ALL, pack(Beat(counters)))
+            self.send(ALL, pack(Beat(counters, self._routing)))
             self.send(inbox(own.node), pack(Beat({})))
 
     def _echo(self, subject: Subject, envelope: Envelope) -> None:

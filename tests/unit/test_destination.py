@@ -36,6 +36,21 @@ def test_a_users_name_is_percent_encoded(destinations: Destinations) -> None:
     assert destinations.to_send(user_destination(name, "/queue/x")) == UserQueue(name, "/queue/x")
 
 
+@pytest.mark.parametrize(
+    "name", ["x" * 255, "日本語" * 85, "😀" * 255, "%" * 255], ids=["x", "cjk", "emoji", "percent"]
+)
+def test_whoever_may_connect_can_be_sent_to(destinations: Destinations, name: str) -> None:
+    """A name of 255 characters is 3,060 long where it is encoded."""
+    user = user_name(name)
+    rest = "/queue/" + "y" * (255 - len("/user/") - len("/queue/"))
+    assert destinations.to_send(user_destination(user, rest)) == UserQueue(user, rest)
+    assert destinations.to_subscribe("/user" + rest, user) == UserQueue(user, rest)
+    with pytest.raises(UnknownDestination, match="at most 255"):
+        destinations.to_send(user_destination(user, rest + "y"))
+    with pytest.raises(UnknownDestination, match=r"at most 255|1 to 255"):
+        destinations.to_send(user_destination(UserName(name + "x"), "/queue/y"))
+
+
 def test_prefixes_can_be_others() -> None:
     other = Destinations(Prefixes(user="/me", app=("/message",), broker=("/news",)))
     assert other.to_send("/message/hello") == AppPath("/hello")

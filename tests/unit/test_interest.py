@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 
 import pytest
+import structlog
 
 from postroom.backplane.base import Subject
 from postroom.backplane.memory import MemoryBackplane
@@ -97,3 +98,15 @@ async def test_whoever_the_directory_forgot_is_listed_again_once_the_backplane_i
                 await asyncio.sleep(0)
         await ann.send("/user/ben/queue/inbox", b"hello")
         assert (await ben.message()).body == b"hello"
+
+
+async def test_trouble_that_goes_on_is_said_once_and_its_end_too(nodes: Sequence[Member], stores: Stores) -> None:
+    with structlog.testing.capture_logs() as logs:
+        stores.made["node-2"].losing = 3
+        async with nodes[1].connect("ben"):
+            pass
+        async with asyncio.timeout(10):
+            while not any("told again" in entry["event"] for entry in logs):
+                await asyncio.sleep(0)
+    assert not stores.made["node-2"].losing
+    assert sum("cannot be told" in entry["event"] for entry in logs) == 1
