@@ -178,7 +178,6 @@ def demo_node() -> None:
 @click.option("--connect", is_flag=True, help="Try the store, the directory and the backplane too.")
 def check_config(config: Path | None, connect: bool) -> None:
     """Say whether the settings are right, and what they come to. Keys are read; only --connect reaches servers."""
-    from postroom import workers
     from postroom.channel import ChannelRegistry
 
     settings = load(_named(config), os.environ, {})
@@ -190,7 +189,7 @@ def check_config(config: Path | None, connect: bool) -> None:
     for channel in ChannelRegistry(settings.channels).channels:
         kept = "durable" if channel.durable else "transient"
         click.echo(f"  {channel.code:12} {kept:10} {channel.destination}  {channel.description}")
-    if connect and not workers.embeds(settings):
+    if connect:
         _try_engines(settings)
 
 

@@ -1,6 +1,8 @@
 """The URL of an engine taken apart: its servers, who one is there, and the options after `?`."""
 
+import difflib
 import ssl
+from collections.abc import Collection
 from typing import Annotated, Final, Generic, TypeVar
 from urllib.parse import parse_qsl, unquote
 
@@ -52,11 +54,7 @@ def take_apart(url: str, options: type[Options], *, port: int, local: bool = Fal
     address, _, path = address.partition("/")
     credentials, at, places = address.rpartition("@")
     username, _, password = credentials.partition(":")
-    try:
-        given = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)))
-        told = msgspec.convert(given, options, strict=False)
-    except (msgspec.ValidationError, ValueError) as error:
-        raise ConfigurationError(f"{scheme}://…: the options after ? are wrong: {error}") from None
+    told, _ = options_of(scheme, query, options)
     return EngineUrl(
         scheme,
         () if local and not places else tuple(_host(scheme, place, port) for place in places.split(",")),
@@ -65,6 +63,31 @@ def take_apart(url: str, options: type[Options], *, port: int, local: bool = Fal
         path,
         told,
     )
+
+
+def options_of(
+    scheme: str, query: str, options: type[Options], *, beside: Collection[str] = ()
+) -> tuple[Options, dict[str, str]]:
+    """What `query` says, and what it says of the options `beside`, which are somebody else's.
+
+    Raises ConfigurationError, which names the option that is wrong, or those that there are.
+    """
+    known = [field.encode_name for field in msgspec.structs.fields(options)]
+    try:
+        given = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)))
+    except ValueError:
+        raise ConfigurationError(f"{scheme}://…: the options after ? are written name=value&name=value") from None
+    theirs = {name: given.pop(name) for name in beside if name in given}
+    for name in given:
+        if name not in known:
+            close = difflib.get_close_matches(name, [*known, *beside], 1)
+            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(sorted([*known, *beside]))}"
+            raise ConfigurationError(f"{scheme}://…: there is no option {name}; {hint}")
+    try:
+        return msgspec.convert(given, options, strict=False), theirs
+    except msgspec.ValidationError as error:
+        said, _, place = str(error).partition(" - at `$.")
+        raise ConfigurationError(f"{scheme}://…: {place.rstrip('`')}: {said[:1].lower()}{said[1:]}") from None
 
 
 def _host(scheme: str, place: str, port: int) -> tuple[str, int]:

@@ -14,11 +14,11 @@ import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from typing import Annotated, Any, Final, TypeVar
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import urlencode
 
-import msgspec
 from msgspec import Meta, Struct
 
+from postroom.engine_url import options_of
 from postroom.errors import ConfigurationError, MissingExtra
 
 try:
@@ -57,12 +57,7 @@ def parse_url(url: str) -> PostgresUrl:
     if scheme not in ("postgresql", "postgres") or not separator:
         raise ConfigurationError(f"{scheme}: write postgresql://user:password@host/database")
     address, _, query = rest.partition("?")
-    try:
-        given = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)))
-        theirs = {name: given.pop(name) for name in list(given) if name in _LIBPQ}
-        options = msgspec.convert(given, PostgresOptions, strict=False)
-    except (msgspec.ValidationError, ValueError) as error:
-        raise ConfigurationError(f"{scheme}://…: the options after ? are wrong: {error}") from None
+    options, theirs = options_of(scheme, query, PostgresOptions, beside=_LIBPQ)
     if "target_session_attrs" not in theirs and "," in address:
         theirs["target_session_attrs"] = "read-write"  # of several servers the primary
     dsn = f"postgresql://{address}" + (f"?{urlencode(theirs)}" if theirs else "")

@@ -205,6 +205,11 @@ def _never() -> Retry:
     return Retry(NoBackoff(), 0)
 
 
+def reason_of(error: BaseException) -> str:
+    """`error` in words. Of a service that no sentinel knows the library shows its own objects behind them."""
+    return str(error).partition(" : <")[0] or type(error).__name__
+
+
 _KEEPALIVE: Final = {
     getattr(socket, name): value
     for name, value in (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))

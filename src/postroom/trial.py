@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from postroom.backplane.base import Backplane, Subject, open_backplane
 from postroom.backplane.recovery import reason_of
-from postroom.config import Settings
+from postroom.config import EMBEDDED, Settings
 from postroom.errors import PostroomError
 from postroom.findings import Checks, Finding, advice
 from postroom.node import backplane_url
@@ -38,11 +38,17 @@ class Report(Struct, frozen=True):
 
 
 async def try_all(settings: Settings) -> list[Report]:
-    """Try the store, the directory and the backplane of `settings`, one after the other."""
+    """Try the store, the directory and the backplane of `settings`, one after the other.
+
+    What `postroom serve` starts for its workers is not tried.
+    """
     store, carrier = settings.store, backplane_url(settings)
-    reports = [await _report("store", store, lambda: _try_store(open_store(store)))]
-    if carrier:
-        reports.append(await _report("directory", store, lambda: _try_directory(store)))
+    reports = []
+    if not store.startswith(EMBEDDED):
+        reports.append(await _report("store", store, lambda: _try_store(open_store(store))))
+    if carrier and not carrier.startswith(EMBEDDED):
+        if reports and reports[0].well:  # it is the same server
+            reports.append(await _report("directory", store, lambda: _try_directory(store)))
         reports.append(await _report("backplane", carrier, lambda: _try_backplane(carrier)))
     return reports
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.deadline import DEADLINE
-from tests.support.engines import Nats
+from tests.support.engines import Nats, RabbitMQ
 from tests.support.postgres import Postgres
 from tests.support.server import free_port
 from tests.support.valkey import Valkey
@@ -75,6 +75,69 @@ def test_a_server_that_is_not_there(tmp_path: Path) -> None:
         code, said = check(tmp_path, url)
         assert code == 1
         assert f"store {url}: not usable" in said
+
+
+@pytest.mark.parametrize("scheme", ["redis", "nats", "amqp", "postgresql"])
+def test_a_backplane_that_is_not_there(tmp_path: Path, fresh_url: str, scheme: str) -> None:
+    url = f"{scheme}://127.0.0.1:{free_port()}"
+    code, said = check(tmp_path, fresh_url, f"{url}?timeout=1")
+    assert code == 1
+    assert f"backplane {url}?timeout=1: not usable\n  error: " in said
+    assert "Connect call failed" in said
+
+
+def test_what_a_store_that_is_not_usable_is_not_asked_for(tmp_path: Path) -> None:
+    _, said = check(tmp_path, f"redis://127.0.0.1:{free_port()}?timeout=1")
+    assert "directory" not in said
+
+
+def test_credentials_that_a_broker_does_not_know(tmp_path: Path, fresh_url: str, rabbitmq: RabbitMQ) -> None:
+    code, said = check(tmp_path, fresh_url, rabbitmq.url.replace("guest:guest@", "guest:s3cr3t@") + "?timeout=1")
+    assert code == 1
+    assert "ACCESS_REFUSED" in said
+    assert "s3cr3t" not in said
+    with Nats(tmp_path / "nats", config='authorization { user: "ann", password: "pass" }') as server:
+        code, said = check(tmp_path, fresh_url, server.url.replace("://", "://ann:s3cr3t@") + "?timeout=1")
+    assert code == 1
+    assert "Authorization Violation" in said
+    assert "s3cr3t" not in said
+
+
+def test_a_virtual_host_that_is_not_there(tmp_path: Path, fresh_url: str, rabbitmq: RabbitMQ) -> None:
+    code, said = check(tmp_path, fresh_url, f"{rabbitmq.url}/nowhere?timeout=1")
+    assert code == 1
+    assert "the server refuses the virtual host 'nowhere'" in said
+
+
+def test_a_sentinel_that_is_not_there_and_a_server_that_is_no_cluster(tmp_path: Path, valkey: Valkey) -> None:
+    code, said = check(tmp_path, f"redis+sentinel://127.0.0.1:{free_port()}/mymaster?timeout=1")
+    assert code == 1
+    assert said.count("No master found for 'mymaster'\n") == 2
+    code, said = check(tmp_path, f"redis+cluster://127.0.0.1:{valkey.port}?timeout=1")
+    assert code == 1
+    assert "cluster support disabled" in said
+
+
+def test_replicas_that_are_not_connected(tmp_path: Path, fresh_url: str) -> None:
+    code, said = check(tmp_path, f"{fresh_url}&wait-replicas=2")
+    assert code == 0
+    assert "advice: " in said
+    assert "no durable message is accepted now: wait-replicas is 2, and 0 are connected" in said
+
+
+def test_a_role_that_may_only_read(tmp_path: Path, postgres: Postgres, postgres_url: str) -> None:
+    postgres.query("DO $$ BEGIN CREATE ROLE reader LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$")
+    postgres.query("ALTER ROLE reader SET default_transaction_read_only = on")
+    code, said = check(tmp_path, postgres_url.replace("postroom@", "reader@"))
+    assert code == 1
+    assert "set default_transaction_read_only to off" in said
+
+
+def test_what_workers_would_start_is_not_tried_and_what_is_named_is(tmp_path: Path, fresh_url: str) -> None:
+    code, said = check(tmp_path, fresh_url, "embedded:")
+    assert code == 0
+    assert f"store {fresh_url}: ok" in said
+    assert "backplane" not in said
 
 
 def test_a_postgresql_that_is_well_stays_as_it_was(tmp_path: Path, postgres: Postgres, postgres_url: str) -> None:

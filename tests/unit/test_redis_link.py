@@ -18,7 +18,7 @@ def test_a_unix_socket_is_named_by_its_path() -> None:
     [
         ("redis+unix://run/v.sock", "name the socket by its whole path"),
         ("redis+unix://", "name the socket by its whole path"),
-        ("redis+unix:///run/v.sock?db=x", "the options after ? are wrong"),
+        ("redis+unix:///run/v.sock?db=x", "db: expected `int`, got `str`"),
         ("redis+unix:///run/v.sock?tls=true", "a Unix socket has no TLS"),
         ("redis://localhost?db=3", "the database follows the host: …/3"),
         ("redis+http://localhost", "redis+unix://"),

@@ -24,7 +24,7 @@ from zlib import crc32
 from msgspec import Meta
 
 from postroom.backplane.base import Subject, Traits
-from postroom.backplane.recovery import Cut, Recovery, reason_of, translated
+from postroom.backplane.recovery import Cut, Recovery, translated
 from postroom.engine_url import EngineUrl, Prefix, Seconds, TlsOptions, take_apart, tls_context
 from postroom.errors import BackplaneUnavailable, ConfigurationError, MissingExtra
 
@@ -303,7 +303,7 @@ class KafkaBackplane:
                 with translated(*_ERRORS):
                     yield self._session
         except (Cut, OSError, TimeoutError) as error:
-            raise BackplaneUnavailable(f"the backplane does not answer: {reason_of(error)}") from error
+            raise self._recovery.unavailable(error) from error
 
 
 def _settings(url: EngineUrl[KafkaOptions]) -> Mapping[str, Any]:

@@ -19,6 +19,7 @@ import contextlib
 import itertools
 import ssl
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
 
@@ -183,6 +184,10 @@ class NatsBackplane:
         if self._url.path:
             raise ConfigurationError(f"{self._url.scheme}://…: nothing comes after / in the URL of a NATS server")
         self.traits = Traits(max_payload_bytes=1024 * 1024, keeps_order_across_reconnect=True, survives_restart=False)
+        for option in ("nkey_file", "credentials_file"):
+            file = getattr(self._url.options, option)
+            if file is not None and not Path(file).is_file():
+                raise ConfigurationError(f"{self._url.scheme}://…: {option.replace('_', '-')}: there is no file {file}")
         self._context = tls_context(self._url.scheme, self._url.options)
         self._wanted: dict[str, Subject] = {}
         self._link: _Link | None = None
@@ -262,7 +267,7 @@ class NatsBackplane:
                     raise Cut("the connection was lost")
                 await what(link)
         except (Cut, OSError, TimeoutError, nats.errors.Error) as error:
-            raise BackplaneUnavailable(f"the backplane does not answer: {reason_of(error)}") from error
+            raise self._recovery.unavailable(error) from error
 
     def _name(self, subject: Subject) -> str:
         return f"{self._url.options.prefix}.{name_of(subject)}"

@@ -20,7 +20,7 @@ from typing import Any, Final
 from uuid import uuid4
 
 from postroom.backplane.base import Subject, Traits
-from postroom.backplane.recovery import Cut, Recovery, reason_of
+from postroom.backplane.recovery import Cut, Recovery
 from postroom.errors import BackplaneUnavailable, MissingExtra
 from postroom.postgres_link import Line, Lines, Trouble, connect, parse_url
 
@@ -215,7 +215,7 @@ class PostgresBackplane:
                 self._recovery.demand_up()
                 await what()
         except (Cut, OSError, TimeoutError, Trouble) as error:
-            raise BackplaneUnavailable(f"the backplane does not answer: {reason_of(error)}") from error
+            raise self._recovery.unavailable(error) from error
 
     def _channel(self, subject: Subject) -> str:
         # A channel's name has at most 63 bytes.

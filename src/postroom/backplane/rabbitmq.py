@@ -391,7 +391,6 @@ class RabbitBackplane:
                     raise Cut("the connection was lost")
                 await session.do(what(session))
         except (Cut, OSError, TimeoutError) as error:
-            reason = reason_of(error)
             if session is not None and isinstance(error, TimeoutError):
-                reason = await session.silence()
-            raise BackplaneUnavailable(f"the backplane does not answer: {reason}") from error
+                raise self._recovery.unavailable(Cut(await session.silence())) from error
+            raise self._recovery.unavailable(error) from error

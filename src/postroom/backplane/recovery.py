@@ -36,6 +36,7 @@ class Recovery:
         self._up = asyncio.Event()
         self._cut = asyncio.Event()
         self._before = False
+        self._reason = ""
 
     @property
     def up(self) -> bool:
@@ -60,6 +61,7 @@ class Recovery:
                 _log.warning("the backplane is back")
                 interrupted()
             self._before = True
+            self._reason = ""
             self._up.set()
 
         while True:
@@ -69,7 +71,8 @@ class Recovery:
                     await session(established)
                 raise Cut("the connection was closed")
             except* self._losses as group:
-                _log.warning("the backplane is cut off; trying again", reason=reason_of(group))
+                self._reason = reason_of(group)
+                _log.warning("the backplane is cut off; trying again", reason=self._reason)
             finally:
                 self._up.clear()
             if (task := asyncio.current_task()) is not None and task.cancelling():
@@ -105,6 +108,11 @@ class Recovery:
         """Raise BackplaneUnavailable unless there is a connection."""
         if not self.up:
             raise BackplaneUnavailable("the backplane is not connected" + (" yet" if self.fresh else ""))
+
+    def unavailable(self, error: BaseException) -> BackplaneUnavailable:
+        """What to raise where `error` ended a call; of one that waited in vain for a connection, why there is none."""
+        in_vain = isinstance(error, TimeoutError) and not self.up
+        return BackplaneUnavailable(f"the backplane does not answer: {(in_vain and self._reason) or reason_of(error)}")
 
 
 @contextlib.contextmanager

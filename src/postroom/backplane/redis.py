@@ -9,12 +9,17 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
-from redis import exceptions as redis_errors
-
 from postroom.backplane.base import Subject, Traits
-from postroom.backplane.recovery import Cut, Recovery, reason_of
-from postroom.errors import BackplaneUnavailable, ConfigurationError, StoreUnavailable
-from postroom.redis_link import CUT, connect, parse_url, translated
+from postroom.backplane.recovery import Cut, Recovery
+from postroom.backplane.recovery import reason_of as reason_in
+from postroom.errors import BackplaneUnavailable, ConfigurationError, MissingExtra, StoreUnavailable
+from postroom.redis_link import CUT, connect, parse_url, reason_of, translated
+
+try:
+    from redis import exceptions as redis_errors
+    from redis.asyncio.sentinel import MasterNotFoundError
+except ModuleNotFoundError as error:  # pragma: no cover
+    raise MissingExtra("redis://", "redis") from error
 
 _AT_ONCE: Final = 512
 """How many channels one SUBSCRIBE names: 512 in one cost a tenth of 512 alone (measured)."""
@@ -35,8 +40,8 @@ def _driver() -> Iterator[None]:
     """What the driver raises where a connection ends under its hands is a cut; see `redis_link.CUT`."""
     try:
         yield
-    except (RuntimeError, AttributeError) as error:
-        raise Cut(str(error)) from error
+    except (RuntimeError, AttributeError, MasterNotFoundError) as error:
+        raise Cut(reason_of(error)) from error
 
 
 class _Line:
@@ -154,7 +159,7 @@ class RedisBackplane:
                     raise Cut("it was asked for")
             except* _NEVER as group:
                 if self._recovery.fresh:  # later an administrator may be at work
-                    raise ConfigurationError(f"the backplane refuses this user: {reason_of(group)}") from group
+                    raise ConfigurationError(f"the backplane refuses this user: {reason_in(group)}") from group
                 raise
             finally:
                 self._recovery.down()
@@ -179,7 +184,7 @@ class RedisBackplane:
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
                 raise
-            raise BackplaneUnavailable(f"the subscriptions are not in force: {reason_of(error)}") from error
+            raise self._recovery.unavailable(error) from error
 
     async def unsubscribe(self, subjects: Sequence[Subject]) -> None:
         """These are no longer wanted."""

@@ -20,7 +20,7 @@ def open_store(url: str, *, clock: Clock | None = None) -> Store:
     engines = {entry.name: entry for entry in entry_points(group="postroom.stores")}
     if ":" not in url or scheme not in engines:
         known = ", ".join(f"{name}:" for name in sorted(engines))
-        raise ConfigurationError(f"no store serves {url!r}: use one of {known}")
+        raise ConfigurationError(f"no store serves {scheme + ':' if ':' in url else url!r}: use one of {known}")
     engine = engines[scheme].load()
     store: Store = engine(url) if clock is None else engine(url, clock=clock)
     return store

@@ -65,10 +65,10 @@ async def _value(line: Line, statement: str, *arguments: Any) -> Any:
 
 
 async def _refusals(line: Line) -> Sequence[Finding]:
-    version, shown, encoding, standby = (
+    version, shown, encoding, standby, unwritable = (
         await line.ask(
             "SELECT current_setting('server_version_num')::int, current_setting('server_version'),"
-            " current_setting('server_encoding'), pg_is_in_recovery()",
+            " current_setting('server_encoding'), pg_is_in_recovery(), current_setting('transaction_read_only')::bool",
             (),
             _SECONDS,
         )
@@ -80,6 +80,8 @@ async def _refusals(line: Line) -> Sequence[Finding]:
         found.append(Finding(f"the database's encoding is {encoding}: make one with ENCODING 'UTF8'"))
     if standby:
         found.append(Finding("the server is a standby and takes no writes: name the primary, or all servers"))
+    elif unwritable:
+        found.append(Finding("this role may only read here: set default_transaction_read_only to off"))
     return found
 
 

@@ -14,7 +14,7 @@ from redis import exceptions as redis_errors
 
 from postroom.errors import StoreUnavailable
 from postroom.findings import Finding, advice
-from postroom.redis_link import CUT, RedisUrl, pool_of
+from postroom.redis_link import CUT, RedisUrl, pool_of, reason_of
 
 _log = structlog.get_logger("postroom.store")
 
@@ -110,14 +110,14 @@ class Server:
         except (redis_errors.RedisError, *CUT) as error:
             if _is_final(error):
                 raise
-            raise NotSent(_reason(error)) from error
+            raise NotSent(reason_of(error)) from error
         age = self._ages[connection]
         try:
             async with asyncio.timeout(seconds):
                 replies = await _converse(connection, commands())
         except (redis_errors.RedisError, *CUT) as error:
             await connection.disconnect(nowait=True)
-            raise Unanswered(_reason(error)) from error
+            raise Unanswered(reason_of(error)) from error
         finally:
             await pool.release(connection)
         if any(isinstance(reply, redis_errors.ReadOnlyError) for reply in replies):
@@ -162,7 +162,7 @@ class Server:
             if script is not None and isinstance(reply, redis_errors.NoScriptError):
                 (reply,) = await self.exchange([script.call(*command, by_text=True)], self._seconds)
         except (NotSent, Unanswered, redis_errors.RedisError) as error:
-            raise StoreUnavailable(f"{self.name}: {_reason(error)}") from error
+            raise StoreUnavailable(f"{self.name}: {reason_of(error)}") from error
         if isinstance(reply, Exception):
             raise StoreUnavailable(f"{self.name}: {reply}") from reply
         return reply
@@ -219,12 +219,11 @@ def _is_final(error: BaseException) -> bool:
     return refused and not isinstance(error, redis_errors.BusyLoadingError)
 
 
-def _reason(error: BaseException) -> str:
-    return str(error) or type(error).__name__
-
-
 class Servers:
-    """All servers, and who owns which slot; outside a Cluster there is one, which owns them all."""
+    """All servers, and who owns which slot; outside a Cluster there is one, which owns them all.
+
+    `trouble`: why a server of the Cluster did not say who owns what.
+    """
 
     def __init__(self, url: RedisUrl) -> None:
         self._url = url
@@ -232,6 +231,7 @@ class Servers:
         self._known: dict[tuple[str, int], Server] = {}
         self._owners: list[Server | None] = [None] * _SLOTS
         self._refreshing = asyncio.Lock()
+        self.trouble = ""
         if not self._cluster:
             server = Server(url.name, url, None)
             self._known["", 0] = server
@@ -241,6 +241,11 @@ class Servers:
     def all(self) -> Sequence[Server]:
         """Every server that owns something."""
         return list(dict.fromkeys(server for server in self._owners if server is not None))
+
+    @property
+    def wait_replicas(self) -> int:
+        """How many replicas must have an append."""
+        return self._url.options.wait_replicas
 
     def owner(self, tag: bytes) -> Server | None:
         """Who owns the keys with this hash tag; None where nobody is known to."""
@@ -262,7 +267,10 @@ class Servers:
                     )
                 except (NotSent, Unanswered, redis_errors.RedisError) as error:
                     _log.debug("a server of the cluster does not say who owns what", server=address, reason=str(error))
+                    self.trouble = reason_of(error)
                     continue
+                if isinstance(slots, Exception):
+                    self.trouble = str(slots)
                 if isinstance(slots, list) and slots:
                     self._learn(slots, address[0])
                     return
@@ -301,7 +309,7 @@ def demand(found: Iterable[Finding]) -> None:
 async def findings(servers: Servers) -> Sequence[Finding]:
     """What is missing at the servers. Raises StoreUnavailable where one does not answer."""
     if not servers.all:
-        return [Finding("no server of the cluster can be reached")]
+        return [Finding(f"no server tells who owns what in the Cluster: {servers.trouble or 'none of them knows'}")]
     found: list[Finding] = []
     for server in servers.all:
         about = _lines(await server.ask(b"INFO", b"server"))
@@ -310,14 +318,22 @@ async def findings(servers: Servers) -> Sequence[Finding]:
             found.append(Finding(f"{server.name}: version {version} is too old; Redis 7 or Valkey 7.2 at least"))
             continue
         try:
-            found += await _advice(server)
+            found += await _advice(server, servers.wait_replicas)
         except StoreUnavailable as error:
             _log.debug("the server's settings may not be looked at", server=server.name, reason=str(error))
     return found
 
 
-async def _advice(server: Server) -> Sequence[Finding]:
+async def _advice(server: Server, wait_replicas: int) -> Sequence[Finding]:
     found = []
+    replicas = int(_lines(await server.ask(b"INFO", b"replication")).get("connected_slaves", 0))
+    if replicas < wait_replicas:
+        found.append(
+            advice(
+                f"{server.name}: no durable message is accepted now: wait-replicas is {wait_replicas},"
+                f" and {replicas} are connected"
+            )
+        )
     policy = _lines(await server.ask(b"INFO", b"memory")).get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
         found.append(

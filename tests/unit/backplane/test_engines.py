@@ -11,7 +11,13 @@ from postroom.backplane.names import name_of
 
 @pytest.mark.parametrize(
     ("driver", "scheme", "extra"),
-    [("nats", "nats", "nats"), ("aiormq", "amqp", "rabbitmq"), ("aiokafka", "kafka", "kafka")],
+    [
+        ("nats", "nats", "nats"),
+        ("aiormq", "amqp", "rabbitmq"),
+        ("aiokafka", "kafka", "kafka"),
+        ("redis", "redis", "redis"),
+        ("asyncpg", "postgresql", "postgres"),
+    ],
 )
 def test_a_missing_client_is_named_with_the_command_that_installs_it(driver: str, scheme: str, extra: str) -> None:
     program = f"""
