@@ -1,7 +1,7 @@
 """Two nodes behind nginx, a store, and a backplane that is hurt under load: nothing receipted is lost.
 
 The form of `test_cluster_faults.py`, bounded: one fault a run, each fault with one scheme and one store, and the other
-version of RabbitMQ with one fault.
+version of RabbitMQ with two faults.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from tests.support.cluster import Nodes
 from tests.support.deadline import DEADLINE
-from tests.support.engines import Broker
+from tests.support.engines import Broker, RabbitMQ
 from tests.support.faults import CONFIG, LONG, ROUTINGS, SEED, SIZE, Tell, judge, load, moments
 from tests.support.history import Fault
 from tests.support.load import Run
@@ -66,6 +66,13 @@ async def cut_a_node_off(run: Run, nodes: Nodes, broker: Broker, ways: Sequence[
     ways[1].heal()
 
 
+async def raise_an_alarm(run: Run, nodes: Nodes, broker: Broker, ways: Sequence[Proxy]) -> None:
+    assert isinstance(broker, RabbitMQ)
+    await asyncio.to_thread(broker.control, "set_vm_memory_high_watermark", "0.000001")
+    await asyncio.sleep(5.0)
+    await asyncio.to_thread(broker.control, "set_vm_memory_high_watermark", "0.4")
+
+
 HURTS: Sequence[Hurt] = (kill_a_node, restart_it, pause_it, cut_connections, cut_a_node_off)
 
 
@@ -98,6 +105,14 @@ def store_url(store: str, request: pytest.FixtureRequest) -> str:
     return valkey.url
 
 
+def hurts(broker: str) -> Sequence[Hurt]:
+    if not broker.startswith("rabbitmq"):
+        return HURTS
+    if LONG:
+        return (*HURTS, raise_an_alarm)
+    return HURTS if broker == "rabbitmq" else (restart_it, raise_an_alarm)
+
+
 def turns(at: int, each: Sequence[str]) -> Sequence[str]:
     return each if LONG else (each[(at + SEED) % len(each)],)
 
@@ -107,8 +122,7 @@ def turns(at: int, each: Sequence[str]) -> Sequence[str]:
     [
         (broker, hurt, routing, store)
         for broker in (*BACKPLANES, "rabbitmq4")
-        for at, hurt in enumerate(HURTS)
-        if LONG or broker != "rabbitmq4" or hurt is restart_it
+        for at, hurt in enumerate(hurts(broker))
         for routing in turns(at, ROUTINGS)
         for store in turns(at, STORES)
     ],
