@@ -47,6 +47,7 @@ logging.getLogger("aiormq").setLevel(logging.CRITICAL)  # what it would log, it 
 _PORTS: Final = {"amqp": 5672, "amqps": 5671}
 _CLOSE_SECONDS: Final = 0.5
 _BINDINGS_A_SECOND: Final = 2_000
+_BINDINGS_AT_ONCE: Final = 500
 _OLDEST: Final = (3, 10)
 _BOUND: Final = re.compile(r"larger than configured max size (\d+)")
 
@@ -165,17 +166,24 @@ class _Session:
         if not self.failed.done():
             self.failed.set_exception(error)
 
-    async def align(self, wanted: Mapping[str, Subject], names: Sequence[str]) -> None:
-        """Return once those of `names` that are wanted are bound, and the others are not."""
+    async def align(
+        self, wanted: Mapping[str, Subject], names: Sequence[str], *, patience: float | None = None
+    ) -> None:
+        """Return once those of `names` that are wanted are bound, and the others are not.
+
+        Raises TimeoutError where the server does not go on within `patience` seconds.
+        """
         channel = self._in
         assert channel is not None
         async with self._binding:
             new = [name for name in names if name in wanted and name not in self._bound]
-            for name in new:
-                await channel.queue_bind(self._queue, self.exchange(name), name, nowait=True)
-            if new:
-                await channel.basic_qos()
-                self._bound.update(new)
+            for start in range(0, len(new), _BINDINGS_AT_ONCE):
+                some = new[start : start + _BINDINGS_AT_ONCE]
+                for name in some:
+                    await channel.queue_bind(self._queue, self.exchange(name), name, nowait=True)
+                async with asyncio.timeout(patience):
+                    await channel.basic_qos()
+                self._bound.update(some)
             for name in names:
                 if name not in wanted and name in self._bound:
                     self._bound.discard(name)
@@ -324,14 +332,16 @@ class RabbitBackplane:
     ) -> AsyncIterator[_Session]:
         """A session that hears what is wanted."""
         options = self._url.options
-        seconds = options.connect_timeout * len(self._url.hosts) + len(wanted) / _BINDINGS_A_SECOND
+        patience = options.timeout
         async with asyncio.TaskGroup() as tasks:
             one = _Session(self._url, tasks, _Wires(self._context))
             try:
-                async with asyncio.timeout(seconds + options.timeout):
+                async with asyncio.timeout(options.connect_timeout * len(self._url.hosts) + patience):
                     await one.open()
-                    with translated(Exception):
-                        await one.align(wanted, [*wanted])
+                with translated(Exception):
+                    # However long all of it takes: one that gives up has the server take away what it has bound.
+                    await one.align(wanted, [*wanted], patience=patience)
+                    async with asyncio.timeout(patience):
                         await one.listen(heard)
                 yield one
             finally:
