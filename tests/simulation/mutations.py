@@ -175,12 +175,16 @@ def _proof_of_the_thrown_away() -> AbstractContextManager[Any]:
 @_rule("batches are appended one after the other", "order")
 def _in_parallel() -> AbstractContextManager[Any]:
     async def run(self: Appender) -> None:
+        async def append(batch: Any) -> None:
+            tell = await self._append(batch)
+            tell()
+
         async with asyncio.TaskGroup() as tasks:
             while True:
                 await self._wake.wait()
                 self._wake.clear()
                 batch, self._waiting = self._waiting, []
-                tasks.create_task(self._append(batch))
+                tasks.create_task(append(batch))
                 self._idle.set()
 
     return patch.object(Appender, "run", run)

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
 import structlog
 
-from postroom.errors import PostroomError, StoreUnavailable
+from postroom.errors import PostroomError, Refused, StoreUnavailable
 from postroom.metrics import Metrics
 from postroom.position import LogKey
 from postroom.store.base import Append, Appended, LogStore
@@ -17,7 +18,10 @@ _log = structlog.get_logger("postroom.mailbox")
 Stored = Callable[[Appended | PostroomError], None]
 """Told, on the loop, what became of an append."""
 
+_MIN_BATCH: Final = 512
 _MAX_BATCH: Final = 4096
+_TURNS_TO_SEND: Final = 4
+"""In how many turns of the loop an engine has begun with what it is given."""
 
 
 class Appender:
@@ -50,39 +54,53 @@ class Appender:
 
     async def run(self) -> None:
         """Append what waits, batch after batch, for as long as the node lives."""
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            while self._waiting:
-                # Until this batch's outcome is known the next one waits: that keeps every log in order.
-                end = self._end()
-                batch, self._waiting = self._waiting[:end], self._waiting[end:]
-                await self._append(batch)
-            self._idle.set()
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                await self._append_all(tasks)
+                self._idle.set()
 
-    def _end(self) -> int:
-        """Where the next batch ends: never between items that are tied."""
-        end = _MAX_BATCH
+    async def _append_all(self, tasks: asyncio.TaskGroup) -> None:
+        tell: Callable[[], None] | None = None
+        while self._waiting or tell is not None:
+            # Until a batch's outcome is known the next one waits: that keeps every log in order.
+            under_way = tasks.create_task(self._append(self._take())) if self._waiting else None
+            if tell is not None:
+                if under_way is not None:
+                    # The store works on the next batch while the senders of this one are told.
+                    await _turns(_TURNS_TO_SEND)
+                tell()
+                tell = None
+            if under_way is not None:
+                tell = await under_way
+                if not self.available:
+                    tell()  # at once: what came behind it is held up
+                    tell = None
+
+    def _take(self) -> Sequence[tuple[Append, Stored]]:
+        # Half of what waits, so that there is a batch for the store while the senders of this one are told.
+        end = min(max(len(self._waiting) // 2, _MIN_BATCH), _MAX_BATCH)
         while end < len(self._waiting) and self._waiting[end][0].tied:
-            end += 1
-        return end
+            end += 1  # never between items that are tied
+        batch, self._waiting = self._waiting[:end], self._waiting[end:]
+        return batch
 
     async def flush(self) -> None:
         """Return once every append handed in so far has its outcome."""
         await self._idle.wait()
 
-    async def _append(self, batch: Sequence[tuple[Append, Stored]]) -> None:
+    async def _append(self, batch: Sequence[tuple[Append, Stored]]) -> Callable[[], None]:
         try:
             outcomes = await self._logs.append([item for item, _ in batch])
         except StoreUnavailable as error:
             self._unavailable(error)
             held = self._hold_up({item.log for item, _ in batch})
-            for _, stored in batch:
-                stored(error)
-            for _, stored in held:
-                stored(StoreUnavailable("the store did not take what came before it"))
-            return
+            return partial(_refuse, batch, error, held)
         self.recovered()
+        return partial(self._tell, batch, outcomes)
+
+    def _tell(self, batch: Sequence[tuple[Append, Stored]], outcomes: Sequence[Appended | Refused]) -> None:
         kept = 0
         for (item, stored), outcome in zip(batch, outcomes, strict=True):
             if isinstance(outcome, Appended):
@@ -118,3 +136,17 @@ class Appender:
         if self.available:
             _log.error("the store is unavailable: durable messages are refused", reason=str(error))
         self.available = False
+
+
+def _refuse(
+    batch: Sequence[tuple[Append, Stored]], error: StoreUnavailable, held: Sequence[tuple[Append, Stored]]
+) -> None:
+    for _, stored in batch:
+        stored(error)
+    for _, stored in held:
+        stored(StoreUnavailable("the store did not take what came before it"))
+
+
+async def _turns(count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)

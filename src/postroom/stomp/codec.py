@@ -14,10 +14,13 @@ _MAX_COMMAND: Final = 32
 _CR_LF: Final = b"\r\n"
 _MAX_QUICK_HEAD: Final = 2048
 _MAX_DIGITS: Final = 18
+_RECEIPT: Final = b"\nreceipt:"
+_PLAIN: Final = re.compile(rb"[ -\[\]-~]{0,256}").fullmatch
 _EMPTY_LINE: Final = re.compile(rb"\n\r?\n")
 
 
-_NO_HEAD: Final[tuple[bytes, str, dict[str, str], str | None]] = (b"\n", "", {}, None)
+_NO_HEAD: Final[tuple[bytes, bytes | None, str, dict[str, str], str | None]] = (b"\n", None, "", {}, None)
+"""A head as it was, or what is before and behind its receipt; what it says; its content-length."""
 
 
 class Limits(Struct, frozen=True):
@@ -47,6 +50,7 @@ class Decoder:
         "_head",
         "_last",
         "_limits",
+        "_max_quick_head",
         "_over",
         "_scanned",
         "heartbeats",
@@ -61,7 +65,8 @@ class Decoder:
         self._head: Frame | None = None  # decoded, its body still coming
         self._body: int | None = None  # its length, if announced
         self._over = False
-        self._last: tuple[bytes, str, dict[str, str], str | None] = _NO_HEAD
+        self._last = _NO_HEAD
+        self._max_quick_head = min(_MAX_QUICK_HEAD, limits.max_header_bytes)
         self.version: Version = "1.2"
         self.heartbeats = 0
 
@@ -75,18 +80,26 @@ class Decoder:
                 return None
             data = data[:-1]  # an EOL behind the frame, as clients may send
         head, gap, body = data.partition(b"\n\n")
-        if head == self._last[0]:
-            _, command, headers, length = self._last
+        # Clients repeat themselves: the next head is often the same, but for its receipt.
+        start, end, command, headers, length = self._last
+        if end is None:
+            same, receipt = head == start, b""
+        else:
+            before, _, rest = head.partition(_RECEIPT)
+            receipt, _, behind = rest.partition(b"\n")
+            same = before == start and behind == end and len(head) <= self._max_quick_head and bool(_PLAIN(receipt))
+        if same:
             headers = headers.copy()
+            if end is not None:
+                headers["receipt"] = receipt.decode()
         else:
             found = self._quick_head(head) if gap else None
             if found is None:
                 return None
             command, headers = found
             length = headers.get("content-length")
-            if command == "SEND" and "receipt" not in headers:
-                # Clients repeat themselves: the next head is often the same, but for receipts.
-                self._last = (head, command, headers.copy(), length)
+            if command == "SEND":
+                self._last = (*_around_receipt(head), command, headers.copy(), length)
         size = len(body) - 1
         if size > self._limits.max_body_bytes:
             return None
@@ -98,7 +111,7 @@ class Decoder:
 
     def _quick_head(self, head: bytes) -> tuple[str, dict[str, str]] | None:
         limits = self._limits
-        if len(head) > min(_MAX_QUICK_HEAD, limits.max_header_bytes) or head[:1] <= b"\r" or self.version == "1.0":
+        if len(head) > self._max_quick_head or head[:1] <= b"\r" or self.version == "1.0":
             return None
         try:
             text = head.decode()
@@ -263,6 +276,11 @@ class Decoder:
         del self._buffer[:through]
         self._head, self._body, self._scanned = None, None, 0
         return frame
+
+
+def _around_receipt(head: bytes) -> tuple[bytes, bytes | None]:
+    start, mark, rest = head.partition(_RECEIPT)
+    return start, rest.partition(b"\n")[2] if mark else None
 
 
 def encode_frame(version: Version, command: str, headers: Mapping[str, str], body: bytes = b"") -> bytes:

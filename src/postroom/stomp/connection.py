@@ -20,7 +20,7 @@ from postroom.stomp.events import (
     Unsubscribe,
     Violation,
 )
-from postroom.stomp.frame import Frame, Version
+from postroom.stomp.frame import Frame, Version, escape
 from postroom.stomp.negotiation import VERSIONS, choose_version, heart_beat
 
 _MAX_TRANSACTION_FRAMES: Final = 1000
@@ -143,7 +143,7 @@ class Connection:
 
     def receipt(self, receipt: str) -> bytes:
         """RECEIPT."""
-        return encode_frame(self.version, "RECEIPT", {"receipt-id": receipt})
+        return f"RECEIPT\nreceipt-id:{escape(receipt, self.version)}\n\n\0".encode()
 
     def error(
         self,

@@ -72,7 +72,7 @@ def home_of(prefix: str, user: UserName) -> Place:
 
 def _whole(number: int, size: int) -> bytes:
     # What Lua would not count exactly is cut to what it does.
-    return min(max(number, 0), _MOST).to_bytes(size, "big")
+    return (number if 0 <= number <= _MOST else min(max(number, 0), _MOST)).to_bytes(size, "big")
 
 
 # ── append ────────────────────────────────────────────────────────────────────────────────────────────
@@ -88,8 +88,9 @@ def _packed_retention(kept: Retention) -> bytes:
 def pack_append(item: Append, place: Place, id: bytes, *, tied: bool = False) -> bytes:
     """An item of `append.lua`. `id` tells a repeat from another message; `tied` binds it to the item before it."""
     message, body = item.message, item.message.body
-    header_bytes = sum(len(name) + len(value) for name, value in message.headers.items())
-    rest = _pack_rest((message.sender, message.headers))
+    headers = message.headers
+    header_bytes = sum(map(len, headers)) + sum(map(len, headers.values()))
+    rest = _pack_rest((message.sender, headers))
     key = _packed_key(item, place) if item.key is not None else b""
     flags = (_LIVE if item.live else 0) | (_USER if item.log.user is not None else 0) | (_TIED if tied else 0)
     payload = _PAYLOAD.size + len(body) + len(rest)

@@ -86,7 +86,7 @@ class Request:
 
     def settle(self) -> None:
         """Tell who asked, once all that they asked for is known."""
-        if self.open:
+        if self.answer is None and self.error is None:
             self.unknown = True
             self.fail(self._reason)
         if (call := self.call) is not None:
@@ -151,9 +151,13 @@ class Caller:
 
     def _groups(self, requests: Iterable[Request]) -> Iterable[tuple[Server | None, list[Request]]]:
         groups: dict[tuple[Server | None, bytes], list[Request]] = {}
+        owner = self._servers.owner
         for each in requests:
-            each.server = self._servers.owner(each.tag)
-            groups.setdefault((each.server, each.tag if each.alone else b""), []).append(each)
+            server = each.server = owner(each.tag)
+            key = (server, each.tag if each.alone else b"")
+            if (group := groups.get(key)) is None:
+                group = groups[key] = []
+            group.append(each)
         return [(server, group) for (server, _), group in groups.items()]
 
     async def _attempt(self, kind: Kind, server: Server | None, group: Sequence[Request], left: float) -> None:
@@ -260,6 +264,8 @@ class Lane:
     def _take(self) -> list[Request]:
         batch, size = list[Request](), 0
         while self._waiting and len(batch) < self._kind.at_once and size < self._kind.max_bytes:
-            batch.append(self._waiting.popleft())
-            size += sum(map(len, batch[-1].items))
+            request = self._waiting.popleft()
+            batch.append(request)
+            for item in request.items:
+                size += len(item)
         return batch

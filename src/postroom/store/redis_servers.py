@@ -230,12 +230,14 @@ class Servers:
         self._cluster = url.kind == "cluster"
         self._known: dict[tuple[str, int], Server] = {}
         self._owners: list[Server | None] = [None] * _SLOTS
+        self._only: Server | None = None
         self._refreshing = asyncio.Lock()
         self.trouble = ""
         if not self._cluster:
             server = Server(url.name, url, None)
             self._known["", 0] = server
             self._owners = [server] * _SLOTS
+            self._only = server
 
     @property
     def all(self) -> Sequence[Server]:
@@ -249,7 +251,7 @@ class Servers:
 
     def owner(self, tag: bytes) -> Server | None:
         """Who owns the keys with this hash tag; None where nobody is known to."""
-        return self._owners[slot_of(tag)]
+        return self._only or self._owners[slot_of(tag)]
 
     def share(self, tag: bytes) -> int:
         """Equal for keys that one script can reach whatever happens: in a Cluster those of a slot, else all."""
