@@ -7,10 +7,14 @@ from msgspec import Struct
 
 
 class Finding(Struct, frozen=True):
-    """One sentence: what is missing, and what would be right. `grave`: a node would not start, or not work."""
+    """One sentence: what is missing, and what would be right. `grave`: a node would not start, or not work.
+
+    `last`: nothing more can be tried without making something at the server.
+    """
 
     text: str
     grave: bool = True
+    last: bool = False
 
 
 def advice(text: str) -> Finding:

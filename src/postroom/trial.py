@@ -78,7 +78,7 @@ async def _try_directory(url: str) -> Sequence[Finding]:
 async def _try_backplane(url: str) -> Sequence[Finding]:
     backplane = open_backplane(url)
     found = [*await backplane.check()] if isinstance(backplane, Checks) else []
-    if any(finding.grave for finding in found):
+    if any(finding.grave or finding.last for finding in found):
         return found
     heard = asyncio.Event()
     try:

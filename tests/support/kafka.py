@@ -1,5 +1,6 @@
 """A real Kafka, one KRaft node in one small JVM."""
 
+import itertools
 import shutil
 import subprocess
 from pathlib import Path
@@ -8,28 +9,31 @@ from tests.support.certificates import self_signed
 from tests.support.deadline import DEADLINE
 from tests.support.engines import Broker
 from tests.support.kafka_jars import jars
-from tests.support.proxy import Proxy
+from tests.support.kafka_proxy import RefusingProxy
 from tests.support.services import require
 from tests.support.valkey import quiet_port
 
 _WAYS = 2
+_USERS = ("ann", "ben")
 
 
 class Kafka(Broker):
     """A server tells its clients where to come back to: so each way through a proxy has a listener of its own.
 
-    `sasl_port` wants `ann` and `s3cr3t`, `tls_port` speaks TLS with `certificate`.
+    `sasl_port` wants a user and `s3cr3t`, `tls_port` speaks TLS with `certificate`, `safe_port` both. `ann` may do all,
+    as may who comes without a name; `ben` only what an operator allows him. `beside`: the first server of its cluster.
     """
 
     name = "kafka"
     keeps = True
     starts_within = 6 * DEADLINE
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, beside: "Kafka | None" = None) -> None:
         super().__init__(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        self._controller = quiet_port()
-        self.sasl_port, self.tls_port = quiet_port(), quiet_port()
+        self._leads = beside is None
+        self._controller: int = quiet_port() if beside is None else beside._controller
+        self.sasl_port, self.tls_port, self.safe_port = quiet_port(), quiet_port(), quiet_port()
         self._ways = [(quiet_port(), quiet_port()) for _ in range(_WAYS)]
         self.certificate, self._key = self_signed(folder)
 
@@ -37,10 +41,10 @@ class Kafka(Broker):
         """See `Broker.url_at`."""
         return f"kafka://127.0.0.1:{port}"
 
-    def proxy(self, number: int, *, seed: int = 1) -> Proxy:
+    def proxy(self, number: int, *, seed: int = 1) -> RefusingProxy:
         """See `Broker.proxy`."""
         inner, outer = self._ways[number]
-        proxy = Proxy(inner, seed=seed + number)
+        proxy = RefusingProxy(inner, seed=seed + number)
         proxy.port = outer
         return proxy
 
@@ -67,6 +71,8 @@ class Kafka(Broker):
                 "-c",
                 str(settings),
             ]
+            for user, mechanism in itertools.product(_USERS, ("SCRAM-SHA-256", "SCRAM-SHA-512")):
+                made += ["--add-scram", f"{mechanism}=[name={user},password=s3cr3t]"]
             done = subprocess.run(made, capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
         super().start()
@@ -76,28 +82,43 @@ class Kafka(Broker):
             "PLAIN": (self.port, self.port),
             "SASL": (self.sasl_port, self.sasl_port),
             "TLS": (self.tls_port, self.tls_port),
+            "SAFE": (self.safe_port, self.safe_port),
             **{f"WAY{number}": way for number, way in enumerate(self._ways)},
         }
         inner = ",".join(f"{name}://127.0.0.1:{port}" for name, (port, _) in listeners.items())
         outer = ",".join(f"{name}://127.0.0.1:{port}" for name, (_, port) in listeners.items())
-        protocols = {"SASL": "SASL_PLAINTEXT", "TLS": "SSL"}
+        protocols = {"SASL": "SASL_PLAINTEXT", "TLS": "SSL", "SAFE": "SASL_SSL"}
         kinds = ",".join(f"{name}:{protocols.get(name, 'PLAINTEXT')}" for name in [*listeners, "CONTROLLER"])
         store = self.folder / "store.pem"
         store.write_text(self._key.read_text() + self.certificate.read_text(), encoding="utf-8")
-        login = "org.apache.kafka.common.security.plain.PlainLoginModule required"
+        module = "org.apache.kafka.common.security"
+        users = " ".join(f'user_{user}="s3cr3t"' for user in _USERS)
+        logins = "\n".join(
+            f"""listener.name.{name}.sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512
+listener.name.{name}.plain.sasl.jaas.config={module}.plain.PlainLoginModule required username="x" password="x" {users};
+listener.name.{name}.scram-sha-256.sasl.jaas.config={module}.scram.ScramLoginModule required;
+listener.name.{name}.scram-sha-512.sasl.jaas.config={module}.scram.ScramLoginModule required;"""
+            for name in ("sasl", "safe")
+        )
+        controller = f",CONTROLLER://127.0.0.1:{self._controller}" if self._leads else ""
         return f"""
-process.roles=broker,controller
-node.id=1
+process.roles={"broker,controller" if self._leads else "broker"}
+node.id={1 if self._leads else 2}
+broker.session.timeout.ms=3000
+broker.heartbeat.interval.ms=500
 controller.quorum.voters=1@127.0.0.1:{self._controller}
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAIN
-listeners={inner},CONTROLLER://127.0.0.1:{self._controller}
+listeners={inner}{controller}
 advertised.listeners={outer}
 listener.security.protocol.map={kinds}
-listener.name.sasl.sasl.enabled.mechanisms=PLAIN
-listener.name.sasl.plain.sasl.jaas.config={login} username="x" password="x" user_ann="s3cr3t";
+{logins}
 listener.name.tls.ssl.keystore.type=PEM
 listener.name.tls.ssl.keystore.location={store}
+listener.name.safe.ssl.keystore.type=PEM
+listener.name.safe.ssl.keystore.location={store}
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:ANONYMOUS;User:ann
 log.dirs={self.folder}/data
 num.network.threads=2
 num.io.threads=2

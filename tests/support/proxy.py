@@ -12,6 +12,9 @@ from tests.support.server import free_port
 
 _PIECE = 65_536
 
+Change = Callable[[bytes], bytes]
+"""What goes on of what comes."""
+
 
 class Proxy:
     """Listens on `port`, forwards to `target`. In a thread and loop of its own; every method may be called from any."""
@@ -125,13 +128,16 @@ class Proxy:
                 far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
                 pair.add(far_writer)
                 self._writers |= pair
-                await asyncio.gather(
-                    self._pump(reader, far_writer, None), self._pump(far_reader, writer, Replies(self._keeps))
-                )
+                requests, replies = self.changes()
+                await asyncio.gather(self._pump(reader, far_writer, requests), self._pump(far_reader, writer, replies))
         finally:
             self._writers -= pair
             for each in pair:
                 each.transport.abort()
+
+    def changes(self) -> tuple[Change, Change]:
+        """What becomes of requests and replies on a new connection."""
+        return (lambda data: data), Replies(self._keeps).feed
 
     def _keeps(self) -> bool:
         if self._random.random() < self._share:
@@ -139,15 +145,13 @@ class Proxy:
             return False
         return True
 
-    async def _pump(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, replies: "Replies | None"
-    ) -> None:
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, change: Change) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(_PIECE):
                 if self._delay:
                     await asyncio.sleep(self._delay)
                 await self._flowing.wait()
-                writer.write(replies.feed(data) if replies is not None else data)
+                writer.write(change(data))
                 await writer.drain()
         writer.transport.abort()
 
