@@ -102,8 +102,20 @@ async def test_the_servers_bound_on_messages_is_learnt_from_its_refusal(strict: 
         await peer.until(lambda: peer.of("all") == [b"hello", bytes(BOUND)])
 
 
+async def test_a_check_makes_nothing(server: RabbitMQ) -> None:
+    engine = RabbitBackplane(f"{server.url}?prefix=checked")
+    for _ in range(2):
+        (finding,) = await engine.check()
+        assert (finding.grave, finding.last) == (False, True)
+        assert "checked.direct and checked.topic are not there" in finding.text
+    async with connected(RabbitBackplane(f"{server.url}?prefix=checked")) as peer:
+        assert await engine.check() == []
+        assert peer.interrupted_at == []
+
+
 async def test_a_check_says_what_is_missing(strict: Strict) -> None:
-    assert await RabbitBackplane(strict.url_as()).check() == []
+    async with connected(RabbitBackplane(strict.url_as())):
+        assert await RabbitBackplane(strict.url_as()).check() == []
     for url, missing in {
         strict.url_as("ann:wr0ng"): "ACCESS_REFUSED",
         strict.url_as(room="no-rooms"): "virtual host 'no-rooms'",

@@ -37,7 +37,7 @@ try:
     from aiormq import Channel, Connection
     from aiormq.abc import AbstractChannel, DeliveredMessage
     from aiormq.connection import TransportFactory
-    from aiormq.exceptions import InvalidFrameError
+    from aiormq.exceptions import ChannelNotFoundEntity, InvalidFrameError
     from yarl import URL
 except ModuleNotFoundError as error:  # pragma: no cover
     raise MissingExtra("amqp://", "rabbitmq") from error
@@ -95,8 +95,8 @@ class _Session:
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queue = f"{self._options.prefix}.node.{uuid4().hex}"
 
-    async def open(self) -> None:
-        """Connect to one of the servers, and declare what is needed."""
+    async def connect(self) -> None:
+        """Connect to one of the servers."""
         hosts = list(self._url.hosts)
         random.shuffle(hosts)
         for host in hosts:
@@ -107,10 +107,32 @@ class _Session:
             except (Cut, TimeoutError) as error:
                 if host == hosts[-1]:
                     raise Cut(f"no connection: {reason_of(error)}") from error
-        with translated(Exception):
-            await self._declare()
 
-    async def _declare(self) -> None:
+    async def absent(self) -> Sequence[str]:
+        """Which of the exchanges are not there."""
+        assert self._connection is not None
+        found = []
+        for exchange in (self.exchange("node."), self.exchange("")):
+            channel = await self._connection.channel(publisher_confirms=False)
+            try:
+                await channel.exchange_declare(exchange, passive=True)
+                await channel.close()
+            except ChannelNotFoundEntity:
+                found.append(exchange)
+        return found
+
+    async def withdraw(self, exchanges: Sequence[str]) -> None:
+        """Take these away again, but for those that somebody uses by now."""
+        assert self._connection is not None
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                channel = await self._connection.channel(publisher_confirms=False)
+                await channel.queue_delete(self._queue)  # else they are in use
+                for exchange in exchanges:
+                    await channel.exchange_delete(exchange, if_unused=True)
+
+    async def declare(self) -> None:
+        """Declare what is needed."""
         assert self._connection is not None
         self._in = await self._connection.channel(publisher_confirms=False)
         self._out = cast("Channel", await self._connection.channel(publisher_confirms=False))
@@ -312,7 +334,8 @@ class RabbitBackplane:
                 received(subject, payload)
 
         async def session(established: Callable[[], None]) -> None:
-            async with self._open(self._wanted, heard) as one:
+            async with self._connected() as one:
+                await self._prepare(one, self._wanted, heard)
                 self._session = one
                 established()
                 try:
@@ -327,25 +350,25 @@ class RabbitBackplane:
         await self._recovery.run(session, interrupted)
 
     @contextlib.asynccontextmanager
-    async def _open(
-        self, wanted: Mapping[str, Subject], heard: Callable[[str, bytes], None]
-    ) -> AsyncIterator[_Session]:
-        """A session that hears what is wanted."""
-        options = self._url.options
-        patience = options.timeout
+    async def _connected(self) -> AsyncIterator[_Session]:
         async with asyncio.TaskGroup() as tasks:
             one = _Session(self._url, tasks, _Wires(self._context))
             try:
-                async with asyncio.timeout(options.connect_timeout * len(self._url.hosts) + patience):
-                    await one.open()
-                with translated(Exception):
-                    # However long all of it takes: one that gives up has the server take away what it has bound.
-                    await one.align(wanted, [*wanted], patience=patience)
-                    async with asyncio.timeout(patience):
-                        await one.listen(heard)
+                await one.connect()
                 yield one
             finally:
                 await one.close()
+
+    async def _prepare(self, one: _Session, wanted: Mapping[str, Subject], heard: Callable[[str, bytes], None]) -> None:
+        """Return once the session hears what is wanted."""
+        patience = self._url.options.timeout
+        with translated(Exception):
+            async with asyncio.timeout(patience):
+                await one.declare()
+            # However long all of it takes: one that gives up has the server take away what it has bound.
+            await one.align(wanted, [*wanted], patience=patience)
+            async with asyncio.timeout(patience):
+                await one.listen(heard)
 
     def _learn_bound(self, said: str) -> None:
         # The server tells its max_message_size only to who has sent more.
@@ -353,18 +376,32 @@ class RabbitBackplane:
             self.traits = msgspec.structs.replace(self.traits, max_payload_bytes=int(told[1]))
 
     async def check(self) -> Sequence[Finding]:
-        """See `Checks`. Declares what a node declares, of which the two exchanges stay."""
-        name = f"node.check-{uuid4().hex}"
+        """See `Checks`."""
         try:
-            async with self._open({name: Subject(name)}, lambda name, payload: None) as one:
-                try:
-                    async with asyncio.timeout(self._url.options.timeout):
-                        await one.do(one.publish([(name, b"")]))
-                except TimeoutError:
-                    raise Cut(await one.silence()) from None
-                return remarks(one.server)
+            async with self._connected() as one:
+                with translated(Exception):
+                    absent = await one.absent()
+                    try:
+                        await self._try(one)
+                    finally:
+                        await one.withdraw(absent)
+                found = [*remarks(one.server)]
         except ExceptionGroup as group:
             raise BackplaneUnavailable(f"RabbitMQ: {reason_of(group)}") from group
+        if absent:
+            text = f"{' and '.join(absent)} are not there: the first node declares what is missing"
+            found.append(Finding(text, grave=False, last=True))
+        return found
+
+    async def _try(self, one: _Session) -> None:
+        name, heard = f"node.check-{uuid4().hex}", asyncio.Event()
+        await self._prepare(one, {name: Subject(name)}, lambda name, payload: heard.set())
+        try:
+            async with asyncio.timeout(self._url.options.timeout):
+                await one.do(one.publish([(name, b"")]))
+                await heard.wait()
+        except TimeoutError:
+            raise Cut(await one.silence()) from None
 
     async def subscribe(self, subjects: Sequence[Subject]) -> None:
         """Return once these are in force. Raises BackplaneUnavailable."""
