@@ -21,7 +21,8 @@ from postroom.postgres_link import Lines, Trouble, parse_url
 from postroom.store import postgres_codec as codec
 from postroom.store import postgres_schema as schema
 from postroom.store.base import Append, Appended, Confirm, Cursor, Page
-from postroom.store.postgres_lanes import Lane, Patience, Request
+from postroom.store.lanes import Lane, answers
+from postroom.store.postgres_calls import ItemRequest, Patience
 from postroom.store.together import runs
 
 _log = structlog.get_logger("postroom.store")
@@ -99,9 +100,11 @@ class PostgresStore:
     def _now(self) -> int:
         return int(self._clock.wall() * 1e6) if self._clock is not None else 0
 
-    async def _ask(self, lane: Lane, items: Sequence[Any]) -> list[Any]:
+    async def _ask(self, lane: Lane[ItemRequest], items: Sequence[Any]) -> list[Any]:
         self._check_open()
-        return await lane.ask(items)
+        requests = [ItemRequest(item) for item in items]
+        await lane.ask(requests)
+        return answers(requests)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -133,10 +136,10 @@ class PostgresStore:
 
     async def append(self, batch: Sequence[Append]) -> Sequence[Appended | Refused]:
         """See `LogStore.append`."""
-        answers: Sequence[Sequence[Appended | Refused]] = await self._ask(self._appending, [*runs(batch)])
-        return [answer for run in answers for answer in run]
+        found: Sequence[Sequence[Appended | Refused]] = await self._ask(self._appending, [*runs(batch)])
+        return [answer for run in found for answer in run]
 
-    async def _append(self, requests: Sequence[Request]) -> None:
+    async def _append(self, requests: Sequence[ItemRequest]) -> None:
         batch = codec.Batch([item for request in requests for item in request.item])
         now = self._idle_clock.monotonic()
         if now - self._appended >= _WRITER_SECONDS:
@@ -157,13 +160,13 @@ class PostgresStore:
             appends=True,
         )
         self._stored = self._batch
-        answers = batch.answers(row)
-        for answer in answers:
+        found = batch.answers(row)
+        for answer in found:
             if isinstance(answer, Appended):
                 self._note(answer.position.epoch)
         start = 0
         for request in requests:
-            request.answer = answers[start : start + len(request.item)]
+            request.answer = found[start : start + len(request.item)]
             start += len(request.item)
 
     def _note(self, epoch: Epoch) -> None:
@@ -174,7 +177,7 @@ class PostgresStore:
         (page,) = await self._ask(self._reading, [(log, after, limit, max_bytes)])
         return cast("Page", page)
 
-    async def _read(self, requests: Sequence[Request]) -> None:
+    async def _read(self, requests: Sequence[ItemRequest]) -> None:
         wanted = [request.item for request in requests]
         rows = await self._call(
             "read",
@@ -191,7 +194,7 @@ class PostgresStore:
         """See `LogStore.heads`."""
         return await self._ask(self._heading, logs)
 
-    async def _heads(self, requests: Sequence[Request]) -> None:
+    async def _heads(self, requests: Sequence[ItemRequest]) -> None:
         rows = await self._call("heads", [codec.place_of(request.item).digest for request in requests])
         for request, found in zip(requests, codec.by_place(rows, len(requests)), strict=True):
             request.answer = codec.unpack_head(found[0]) if found else codec.EMPTY
@@ -223,7 +226,7 @@ class PostgresStore:
         (cursor,) = await self._ask(self._looking, [(log, owner)])
         return cast("Cursor", cursor)
 
-    async def _look(self, requests: Sequence[Request]) -> None:
+    async def _look(self, requests: Sequence[ItemRequest]) -> None:
         rows = await self._call("look", self._now(), *_columns(requests))
         for request, (row,) in zip(requests, codec.by_place(rows, len(requests)), strict=True):
             _, epoch, at, number, attempted, leased = row
@@ -233,7 +236,7 @@ class PostgresStore:
         """See `CursorStore.confirm`."""
         await self._ask(self._confirming, batch)
 
-    async def _confirm(self, requests: Sequence[Request]) -> None:
+    async def _confirm(self, requests: Sequence[ItemRequest]) -> None:
         columns = zip(*codec.furthest(request.item for request in requests), strict=True)
         await self._call("confirm", self._now(), *map(list, columns))
 
@@ -241,12 +244,12 @@ class PostgresStore:
         """See `CursorStore.attempt`."""
         await self._ask(self._attempting, [(log, owner, through)])
 
-    async def _attempt(self, requests: Sequence[Request]) -> None:
+    async def _attempt(self, requests: Sequence[ItemRequest]) -> None:
         highest: dict[tuple[LogKey, str], int] = {}
         for request in requests:
             log, owner, through = request.item
             highest[log, owner] = max(through, highest.get((log, owner), 0))
-        once = [Request(key) for key in highest]
+        once = [ItemRequest(key) for key in highest]
         await self._call("attempt", self._now(), *_columns(once), [codec.whole(each) for each in highest.values()])
 
     async def lease(self, log: LogKey, owner: str, holder: str, seconds: float) -> bool:
@@ -294,7 +297,7 @@ class PostgresStore:
         """See `DirectoryStore.leave`."""
         await self._ask(self._moving, [(lease, False, user) for user in users])
 
-    async def _move(self, requests: Sequence[Request]) -> None:
+    async def _move(self, requests: Sequence[ItemRequest]) -> None:
         start = 0
         while start < len(requests):
             lease, here, _ = requests[start].item
@@ -313,17 +316,18 @@ class PostgresStore:
         found = await self._ask(self._locating, users)
         return dict(zip(users, found, strict=True))
 
-    async def _locate(self, requests: Sequence[Request]) -> None:
+    async def _locate(self, requests: Sequence[ItemRequest]) -> None:
         rows = await self._call("locate", [codec.user_digest(request.item) for request in requests])
         for request, found in zip(requests, codec.by_place(rows, len(requests)), strict=True):
             request.answer = tuple(Lease(NodeId(node), incarnation) for _, node, incarnation in found)
 
 
-def _size(run: Sequence[Append]) -> int:
+def _size(request: ItemRequest) -> int:
+    run: Sequence[Append] = request.item
     return sum(len(item.message.body) for item in run)
 
 
-def _columns(requests: Sequence[Request]) -> tuple[list[bytes], list[str | None], list[str], list[bytes]]:
+def _columns(requests: Sequence[ItemRequest]) -> tuple[list[bytes], list[str | None], list[str], list[bytes]]:
     places = [codec.place_of(request.item[0]) for request in requests]
     return (
         [place.digest for place in places],

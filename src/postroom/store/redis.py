@@ -8,6 +8,7 @@ import itertools
 import os
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -21,7 +22,8 @@ from postroom.position import Head, LogKey, Position
 from postroom.redis_link import parse_url
 from postroom.store import redis_codec as codec
 from postroom.store.base import Append, Appended, Confirm, Cursor, Lease, Page
-from postroom.store.redis_lanes import Caller, Kind, Lane, Request
+from postroom.store.lanes import Lane, answers
+from postroom.store.redis_calls import Caller, Kind, ScriptRequest, size_of
 from postroom.store.redis_rights import lacking
 from postroom.store.redis_servers import Script, Server, Servers, demand, findings
 from postroom.store.together import runs
@@ -95,8 +97,10 @@ class RedisStore:
         self._entries = self._lane(Kind(_ENTRIES, _as_it_is), 1)
         self._lookups = self._lane(Kind(_ENTRIES, _as_it_is), some)
 
-    def _lane(self, kind: Kind, workers: int) -> Lane:
-        return Lane(kind, self._caller, self._tasks, workers=workers)
+    def _lane(self, kind: Kind, workers: int) -> Lane[ScriptRequest]:
+        serve = partial(self._caller.call, kind)
+        at_once, max_size = kind.at_once, kind.max_bytes
+        return Lane(serve, self._tasks, workers=workers, at_once=at_once, max_size=max_size, size=size_of)
 
     def _wall(self) -> float:
         return (self._clock if self._clock is not None else SystemClock()).wall()
@@ -138,14 +142,11 @@ class RedisStore:
         finally:
             await self._servers.close()
 
-    async def _ask(self, lane: Lane, requests: Sequence[Request]) -> list[Any]:
+    async def _ask(self, lane: Lane[ScriptRequest], requests: Sequence[ScriptRequest]) -> list[Any]:
         if self._closed:
             raise StoreUnavailable("the store is closed")
         await lane.ask(requests)
-        for request in requests:
-            if request.error is not None:
-                raise request.error
-        return [request.answer for request in requests]
+        return answers(requests)
 
     def _place(self, log: LogKey) -> codec.Place:
         return codec.place_of(self._prefix, log)
@@ -156,27 +157,27 @@ class RedisStore:
         """See `LogStore.append`."""
         if self._closed:
             raise StoreUnavailable("the store is closed")
-        requests: list[Request] = []
-        answers: list[tuple[Request, int]] = []
+        requests: list[ScriptRequest] = []
+        places: list[tuple[ScriptRequest, int]] = []
         for run in runs(batch):
             if len(run) == 1:
                 place = self._place(run[0].log)
-                request = Request(place.tag, codec.pack_append(run[0], place, next(self._ids)))
+                request = ScriptRequest(place.tag, codec.pack_append(run[0], place, next(self._ids)))
                 requests.append(request)
-                answers.append((request, 0))
+                places.append((request, 0))
             else:
                 tied = self._tied(run)
                 requests += dict.fromkeys(request for request, _ in tied)
-                answers += tied
+                places += tied
         await self._appends.ask(requests)
         failed = [request.error for request in requests if request.error is not None]
         if not failed:
-            return [r.answer if len(r.items) == 1 else r.answer[at] for r, at in answers]
+            return [r.answer if len(r.items) == 1 else r.answer[at] for r, at in places]
         if len(failed) == len(requests) and not any(isinstance(error, OutcomeUnknown) for error in failed):
             raise failed[0]
         raise OutcomeUnknown(str(failed[0])) from failed[0]
 
-    def _tied(self, run: Sequence[Append]) -> list[tuple[Request, int]]:
+    def _tied(self, run: Sequence[Append]) -> list[tuple[ScriptRequest, int]]:
         """For each item the request that it is part of, and its place there: one for the run, or one a slot."""
         packed: dict[int, list[bytes]] = {}
         tags: dict[int, bytes] = {}
@@ -188,15 +189,15 @@ class RedisStore:
             tags.setdefault(share, place.tag)
             places.append((share, len(items)))
             items.append(codec.pack_append(item, place, next(self._ids), tied=bool(items)))
-        made = {share: Request(tags[share], *items) for share, items in packed.items()}
+        made = {share: ScriptRequest(tags[share], *items) for share, items in packed.items()}
         return [(made[share], at) for share, at in places]
 
     def _unpack_appended(self, reply: Any) -> Sequence[Appended | Refused]:
-        answers = codec.unpack_appended(reply)
-        for answer in answers:
+        found = codec.unpack_appended(reply)
+        for answer in found:
             if isinstance(answer, Appended):
                 self._note(answer.position)
-        return answers
+        return found
 
     def _note(self, position: Position) -> None:
         self._epoch = max(self._epoch, position.epoch)
@@ -207,18 +208,20 @@ class RedisStore:
         if after.epoch < self._wall() + _AHEAD_SECONDS:
             self._note(after)
         place = self._place(log)
-        (found,) = await self._ask(self._reads, [Request(place.tag, codec.pack_read(place, after, limit, max_bytes))])
+        (found,) = await self._ask(
+            self._reads, [ScriptRequest(place.tag, codec.pack_read(place, after, limit, max_bytes))]
+        )
         return codec.unpack_page(log, found)
 
     async def heads(self, logs: Sequence[LogKey]) -> Sequence[Head]:
         """See `LogStore.heads`."""
         places = [self._place(log) for log in logs]
-        return await self._ask(self._heads, [Request(place.tag, codec.pack_log(place)) for place in places])
+        return await self._ask(self._heads, [ScriptRequest(place.tag, codec.pack_log(place)) for place in places])
 
     async def trim(self, log: LogKey, through: int) -> None:
         """See `LogStore.trim`."""
         place = self._place(log)
-        await self._ask(self._trims, [Request(place.tag, codec.pack_trim(place, through))])
+        await self._ask(self._trims, [ScriptRequest(place.tag, codec.pack_trim(place, through))])
 
     async def sweep(self) -> int:
         """See `LogStore.sweep`. Takes up where the last call ended."""
@@ -246,7 +249,7 @@ class RedisStore:
     async def cursor(self, log: LogKey, owner: str) -> Cursor:
         """See `CursorStore.cursor`."""
         place = self._place(log)
-        (cursor,) = await self._ask(self._cursors, [Request(place.tag, codec.pack_look(place, owner))])
+        (cursor,) = await self._ask(self._cursors, [ScriptRequest(place.tag, codec.pack_look(place, owner))])
         return cursor  # type: ignore[no-any-return]
 
     async def confirm(self, batch: Sequence[Confirm]) -> None:
@@ -254,13 +257,13 @@ class RedisStore:
         places = [self._place(item.log) for item in batch]
         await self._ask(
             self._cursors,
-            [Request(at.tag, codec.pack_confirm(at, item)) for at, item in zip(places, batch, strict=True)],
+            [ScriptRequest(at.tag, codec.pack_confirm(at, item)) for at, item in zip(places, batch, strict=True)],
         )
 
     async def attempt(self, log: LogKey, owner: str, through: int) -> None:
         """See `CursorStore.attempt`."""
         place = self._place(log)
-        await self._ask(self._cursors, [Request(place.tag, codec.pack_attempt(place, owner, through))])
+        await self._ask(self._cursors, [ScriptRequest(place.tag, codec.pack_attempt(place, owner, through))])
 
     async def lease(self, log: LogKey, owner: str, holder: str, seconds: float) -> bool:
         """See `CursorStore.lease`."""
@@ -272,7 +275,9 @@ class RedisStore:
 
     async def _pull(self, log: LogKey, owner: str, holder: str, seconds: float) -> bool:
         place = self._place(log)
-        (mine,) = await self._ask(self._pulls, [Request(place.tag, codec.pack_pull(place, owner, holder, seconds))])
+        (mine,) = await self._ask(
+            self._pulls, [ScriptRequest(place.tag, codec.pack_pull(place, owner, holder, seconds))]
+        )
         return bool(mine)
 
     # ── directory ─────────────────────────────────────────────────────────────────────────────────────
@@ -298,7 +303,7 @@ class RedisStore:
     async def _node_call(self, what: str, node: str = "", incarnation: int = 0, seconds: float = 0) -> list[bytes]:
         key = f"{self._prefix}:nodes".encode()
         (answer,) = await self._ask(
-            self._nodes, [Request(key, codec.pack_node_call(key, what, node, incarnation, seconds))]
+            self._nodes, [ScriptRequest(key, codec.pack_node_call(key, what, node, incarnation, seconds))]
         )
         return answer  # type: ignore[no-any-return]
 
@@ -315,9 +320,9 @@ class RedisStore:
         found = await self._ask(self._lookups, self._entry_requests(codec.LOCATE, users))
         return {user: tuple(map(codec.unpack_lease, each)) for user, each in zip(users, found, strict=True)}
 
-    def _entry_requests(self, what: int, users: Sequence[UserName], lease: Lease | None = None) -> list[Request]:
+    def _entry_requests(self, what: int, users: Sequence[UserName], lease: Lease | None = None) -> list[ScriptRequest]:
         homes = [codec.home_of(self._prefix, user) for user in users]
-        return [Request(home.tag, codec.pack_entry(what, home, lease)) for home in homes]
+        return [ScriptRequest(home.tag, codec.pack_entry(what, home, lease)) for home in homes]
 
 
 def _as_it_is(reply: Any) -> Sequence[Any]:

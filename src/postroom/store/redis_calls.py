@@ -1,11 +1,10 @@
-"""Requests to the scripts, many at once: what came while the last call was under way goes with the next.
+"""Calls to the scripts, each for many requests.
 
 A request that meets trouble of the moment (a fail-over, a server that loads its data, a cut connection) is made again
 for as long as a call may take. An append whose outcome is not known is flagged then, and the script looks for it first.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import Any, Final
@@ -13,13 +12,9 @@ from typing import Any, Final
 from redis import exceptions as redis_errors
 
 from postroom.errors import OutcomeUnknown, StoreUnavailable
+from postroom.store.lanes import FIRST_PAUSE, LONGEST_PAUSE, TRIES, Request
 from postroom.store.redis_codec import flagged
 from postroom.store.redis_servers import NotSent, Script, Server, Servers, Unanswered
-
-_FIRST_PAUSE: Final = 0.02
-_LONGEST_PAUSE: Final = 0.5
-_TRIES: Final = 2.5
-"""How many attempts that wait to their end fit into the time of a call."""
 
 _MOMENTARY: Final = ("BUSY", "NOREPLICAS", "LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN")
 _MOMENTARY_IN: Final = ("non local key", "cluster is down")
@@ -34,30 +29,21 @@ _MOMENTARY_ERRORS: Final = (
 )
 
 
-class _Call:
-    """Some requests of one caller."""
-
-    __slots__ = ("future", "left")
-
-    def __init__(self, future: "asyncio.Future[None]", left: int) -> None:
-        self.future = future
-        self.left = left
-
-
-class Request:
+class ScriptRequest(Request):
     """One item for a script, and what became of it; or several that go in one call and have a list of answers.
 
     `tag` is the hash tag of their keys.
     """
 
-    __slots__ = ("_reason", "alone", "answer", "call", "error", "items", "server", "tag", "unknown")
+    __slots__ = ("_reason", "alone", "items", "server", "tag", "unknown")
 
     def __init__(self, tag: bytes, *items: bytes) -> None:
+        # One for each message: a call of the base's would take as long again.
+        self.answer: Any = None
+        self.error = None
+        self.call = None
         self.tag = tag
         self.items = items
-        self.answer: Any = None
-        self.error: StoreUnavailable | None = None
-        self.call: _Call | None = None
         self.server: Server | None = None
         self.unknown = False
         self.alone = False
@@ -84,15 +70,17 @@ class Request:
             self.server.down = True
         self.fail(self._reason)
 
-    def settle(self) -> None:
-        """Tell who asked, once all that they asked for is known."""
-        if self.answer is None and self.error is None:
+    def abandon(self) -> None:
+        """See `Request.abandon`: what has its answer keeps it."""
+        if self.open:
             self.unknown = True
             self.fail(self._reason)
-        if (call := self.call) is not None:
-            call.left -= 1
-            if not call.left and not call.future.done():
-                call.future.set_result(None)
+
+
+def size_of(request: ScriptRequest) -> int:
+    """In bytes."""
+    items = request.items
+    return len(items[0]) if len(items) == 1 else sum(map(len, items))
 
 
 class Kind:
@@ -129,10 +117,10 @@ class Caller:
         self._timeout, self._replicas, self._wait = timeout, replicas, wait
         self._now = now
 
-    async def call(self, kind: Kind, requests: Sequence[Request]) -> None:
+    async def call(self, kind: Kind, requests: Sequence[ScriptRequest]) -> None:
         """Give each request its answer or its error."""
         loop = asyncio.get_running_loop()
-        deadline, pause = loop.time() + self._timeout, _FIRST_PAUSE
+        deadline, pause = loop.time() + self._timeout, FIRST_PAUSE
         left = requests
         while True:
             await asyncio.gather(
@@ -146,11 +134,11 @@ class Caller:
                     request.give_up()
                 return
             await asyncio.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
+            pause = min(2 * pause, LONGEST_PAUSE)
             await self._servers.refresh()
 
-    def _groups(self, requests: Iterable[Request]) -> Iterable[tuple[Server | None, list[Request]]]:
-        groups: dict[tuple[Server | None, bytes], list[Request]] = {}
+    def _groups(self, requests: Iterable[ScriptRequest]) -> Iterable[tuple[Server | None, list[ScriptRequest]]]:
+        groups: dict[tuple[Server | None, bytes], list[ScriptRequest]] = {}
         owner = self._servers.owner
         for each in requests:
             server = each.server = owner(each.tag)
@@ -160,12 +148,12 @@ class Caller:
             group.append(each)
         return [(server, group) for (server, _), group in groups.items()]
 
-    async def _attempt(self, kind: Kind, server: Server | None, group: Sequence[Request], left: float) -> None:
+    async def _attempt(self, kind: Kind, server: Server | None, group: Sequence[ScriptRequest], left: float) -> None:
         if server is None:
             for request in group:
                 request.meet("no server of the cluster owns its slot")
             return
-        seconds = min(self._timeout / _TRIES, max(left, 0.001))
+        seconds = min(self._timeout / TRIES, max(left, 0.001))
         try:
             replies = await self._exchange(kind, server, group, seconds)
         except NotSent as error:
@@ -187,7 +175,7 @@ class Caller:
                     count = len(request.items)
                     request.answer = next(answers) if count == 1 else [*islice(answers, count)]
 
-    async def _exchange(self, kind: Kind, server: Server, group: Sequence[Request], seconds: float) -> list[Any]:
+    async def _exchange(self, kind: Kind, server: Server, group: Sequence[ScriptRequest], seconds: float) -> list[Any]:
         arguments = (b"%d" % self._now(), b"".join([item for each in group for item in each.items]), *kind.arguments())
         commands = [kind.script.call(*arguments)]
         if kind.appends and self._replicas:
@@ -201,7 +189,7 @@ class Caller:
             replies = await send(commands, seconds)
         return replies
 
-    def _refused(self, group: Sequence[Request], error: Exception) -> None:
+    def _refused(self, group: Sequence[ScriptRequest], error: Exception) -> None:
         text = str(error)
         kind = type(error).__name__
         local = any(part in text for part in _MOMENTARY_IN)
@@ -214,7 +202,9 @@ class Caller:
             for request in group:
                 request.fail(f"the server refuses: {text or kind}")
 
-    def _meet(self, group: Sequence[Request], reason: str, *, unknown: Kind | None = None, alone: bool = False) -> None:
+    def _meet(
+        self, group: Sequence[ScriptRequest], reason: str, *, unknown: Kind | None = None, alone: bool = False
+    ) -> None:
         for request in group:
             request.alone = request.alone or alone
             if unknown is not None and unknown.wrote:
@@ -222,50 +212,3 @@ class Caller:
                 if unknown.appends:
                     request.items = tuple(map(flagged, request.items))
             request.meet(reason)
-
-
-class Lane:
-    """Requests of one kind wait here; `workers` calls at most are under way at a time, started in order."""
-
-    def __init__(self, kind: Kind, caller: Caller, tasks: asyncio.TaskGroup, *, workers: int) -> None:
-        self._kind, self._caller, self._tasks, self._workers = kind, caller, tasks, workers
-        self._waiting: deque[Request] = deque()
-        self._working = 0
-        self._starting = False
-
-    async def ask(self, requests: Sequence[Request]) -> None:
-        """Return once each request has its answer or its error. A caller that gives up changes nothing."""
-        if not requests:
-            return
-        call = _Call(asyncio.get_running_loop().create_future(), len(requests))
-        for request in requests:
-            request.call = call
-        self._waiting.extend(requests)
-        if not self._starting and self._working < self._workers:
-            # It begins after this turn of the loop, and takes what comes in it too.
-            self._starting = True
-            self._tasks.create_task(self._work())
-        await call.future
-
-    async def _work(self) -> None:
-        self._working += 1
-        self._starting = False
-        try:
-            while self._waiting:
-                batch = self._take()
-                try:
-                    await self._caller.call(self._kind, batch)
-                finally:
-                    for request in batch:
-                        request.settle()
-        finally:
-            self._working -= 1
-
-    def _take(self) -> list[Request]:
-        batch, size = list[Request](), 0
-        while self._waiting and len(batch) < self._kind.at_once and size < self._kind.max_bytes:
-            request = self._waiting.popleft()
-            batch.append(request)
-            for item in request.items:
-                size += len(item)
-        return batch
