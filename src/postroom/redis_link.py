@@ -13,6 +13,7 @@ Sentinel and Cluster), `ca-file`, `wait-replicas` (how many replicas must have a
 `wait-timeout` (seconds to wait for them, 1), `sentinel-user`, `sentinel-password`, `db` (at a Unix socket, 0).
 """
 
+import asyncio
 import contextlib
 import socket
 from collections.abc import Awaitable, Callable, Iterator
@@ -222,6 +223,14 @@ CUT: Final = (OSError, RuntimeError, AttributeError)
 RuntimeError, and redis-py AttributeError where another task closes it."""
 
 
+def end_if_cancelled() -> None:
+    """Raise CancelledError in a task that is to end: the library answers a cancellation, now and then, with an error
+    of the connection that it gives up, and who takes that for an outage goes on for ever."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
 @contextlib.contextmanager
 def translated(*, wrote: bool = False) -> Iterator[None]:
     """Turn the client's errors into ours. `wrote`: what fails may have been done (OutcomeUnknown)."""
@@ -230,6 +239,7 @@ def translated(*, wrote: bool = False) -> Iterator[None]:
     except (redis_errors.BusyLoadingError, redis_errors.ReadOnlyError, redis_errors.AuthenticationError) as error:
         raise StoreUnavailable(f"the server refuses for now: {error}") from error
     except (redis_errors.ConnectionError, redis_errors.TimeoutError, *CUT) as error:
+        end_if_cancelled()
         kind = OutcomeUnknown if wrote else StoreUnavailable
         raise kind(f"the server does not answer: {error or type(error).__name__}") from error
     except redis_errors.RedisError as error:

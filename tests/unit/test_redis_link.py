@@ -31,7 +31,7 @@ def test_what_is_wrong_is_said(url: str, said: str) -> None:
 
 
 @pytest.mark.parametrize("error", [ConnectionResetError(), RuntimeError("closed"), AttributeError("no writer")])
-def test_a_connection_that_is_closed_while_it_is_used_is_one_without_an_answer(error: Exception) -> None:
+async def test_a_connection_that_is_closed_while_it_is_used_is_one_without_an_answer(error: Exception) -> None:
     """redis-py says AttributeError where another task closes the connection; a node ended of it."""
     with pytest.raises(StoreUnavailable), translated():
         raise error

@@ -13,7 +13,7 @@ from postroom.backplane.base import Subject, Traits
 from postroom.backplane.recovery import Cut, Recovery
 from postroom.backplane.recovery import reason_of as reason_in
 from postroom.errors import BackplaneUnavailable, ConfigurationError, MissingExtra, StoreUnavailable
-from postroom.redis_link import CUT, connect, parse_url, reason_of, translated
+from postroom.redis_link import CUT, connect, end_if_cancelled, parse_url, reason_of, translated
 
 try:
     from redis import exceptions as redis_errors
@@ -181,16 +181,16 @@ class RedisBackplane:
                 await self._recovery.wait_up()
                 await self._put(subjects)
         except (OSError, redis_errors.RedisError, Cut, asyncio.CancelledError) as error:
-            task = asyncio.current_task()
-            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
-                raise
+            end_if_cancelled()
             raise self._recovery.unavailable(error) from error
 
     async def unsubscribe(self, subjects: Sequence[Subject]) -> None:
         """These are no longer wanted."""
         gone = [channel for subject in subjects if (channel := self._wanted.pop(subject, None)) is not None]
-        with contextlib.suppress(OSError, redis_errors.RedisError, Cut):  # then all are gone
+        try:
             await self._remove(gone)
+        except (OSError, redis_errors.RedisError, Cut):  # then all are gone
+            end_if_cancelled()
 
     async def publish(self, batch: Sequence[tuple[Subject, bytes]]) -> None:
         """Send each payload to whoever is subscribed. Raises BackplaneUnavailable."""
@@ -247,6 +247,7 @@ class RedisBackplane:
             except redis_errors.NoPermissionError:
                 return  # only the store's user needs this right
             except (redis_errors.RedisError, *CUT):
+                end_if_cancelled()
                 continue  # a server that is away shows by other signs
             if role != "master":
                 raise Cut(f"the server is a {role} now")

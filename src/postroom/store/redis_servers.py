@@ -14,7 +14,7 @@ from redis import exceptions as redis_errors
 
 from postroom.errors import StoreUnavailable
 from postroom.findings import Finding, advice
-from postroom.redis_link import CUT, RedisUrl, pool_of, reason_of
+from postroom.redis_link import CUT, RedisUrl, end_if_cancelled, pool_of, reason_of
 
 _log = structlog.get_logger("postroom.store")
 
@@ -108,6 +108,7 @@ class Server:
             async with asyncio.timeout(seconds):
                 connection = await self._take(pool)
         except (redis_errors.RedisError, *CUT) as error:
+            end_if_cancelled()
             if _is_final(error):
                 raise
             raise NotSent(reason_of(error)) from error
@@ -117,6 +118,7 @@ class Server:
                 replies = await _converse(connection, commands())
         except (redis_errors.RedisError, *CUT) as error:
             await connection.disconnect(nowait=True)
+            end_if_cancelled()
             raise Unanswered(reason_of(error)) from error
         finally:
             await pool.release(connection)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from tests.support.deadline import DEADLINE
 
+from postroom.backplane.base import Subject
 from postroom.backplane.redis import RedisBackplane
 
 
@@ -44,3 +45,64 @@ async def test_a_connection_that_ends_while_it_is_opened_is_opened_again(
     assert not running.done()
     running.cancel()
     await asyncio.wait({running})
+
+
+class Silent:
+    """A connection that is open, and brings nothing."""
+
+    async def connect(self) -> None: ...
+
+    async def disconnect(self, nowait: bool = False) -> None: ...
+
+    async def read_response(self, **_: object) -> None:
+        await asyncio.get_running_loop().create_future()
+
+
+class Stubborn:
+    """A client that answers a cancellation with an error of the connection that it gives up."""
+
+    def __init__(self) -> None:
+        self.asked = {"INFO": asyncio.Event(), "PUBLISH": asyncio.Event()}
+        self.connection_pool = self
+
+    async def execute_command(self, name: str, *_: object) -> None:
+        self.asked[name].set()
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            raise RuntimeError("the handler is closed") from None
+
+    async def disconnect(self, **_: object) -> None: ...
+
+    async def aclose(self) -> None: ...
+
+
+@pytest.mark.parametrize("name", ["INFO", "PUBLISH"])
+async def test_a_driver_that_answers_a_cancellation_with_an_error_keeps_nobody_from_ending(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = Stubborn()
+    monkeypatch.setattr("postroom.backplane.redis.connect", lambda url: client)
+    monkeypatch.setattr("postroom.backplane.redis._ROLE_SECONDS", 0)
+    backplane = RedisBackplane("redis://127.0.0.1:1")
+
+    async def connections() -> list[tuple[str, Any]]:
+        return [("", Silent())]
+
+    async def may() -> None: ...
+
+    monkeypatch.setattr(backplane, "_connections", connections)
+    monkeypatch.setattr(backplane, "_check", may)
+    loop = asyncio.get_running_loop()
+    running = loop.create_task(backplane.run(lambda subject, payload: None, lambda: None))
+    async with asyncio.timeout(DEADLINE):
+        await client.asked["INFO"].wait()
+        publishing = loop.create_task(backplane.publish([(Subject("all"), b"x")]))
+        await client.asked["PUBLISH"].wait()
+    ending = publishing if name == "PUBLISH" else running
+    ending.cancel()
+    await asyncio.wait({ending}, timeout=DEADLINE)
+    assert ending.cancelled()
+    for task in (running, publishing):
+        task.cancel()
+    await asyncio.wait({running, publishing})
