@@ -168,6 +168,22 @@ def test_a_version_that_is_not_tested_is_told() -> None:
     assert "LavinMQ 2.1.0" in other.text
 
 
+async def test_who_comes_does_not_wait_for_all_who_have_left(rabbitmq: RabbitMQ) -> None:
+    crowd = [Subject(f"user.{n}") for n in range(2000)]
+    async with connected(RabbitBackplane(f"{rabbitmq.url}?prefix=crowd")) as one:
+        await one.backplane.subscribe(crowd)
+        async with asyncio.TaskGroup() as tasks:
+            leaving = tasks.create_task(one.backplane.unsubscribe(crowd))
+            await asyncio.sleep(0)  # it begins
+            await one.backplane.subscribe([Subject("user.new")])
+            assert not leaving.done()
+            await one.backplane.publish([(Subject("user.new"), b"welcome")])
+            await one.until(lambda: one.of("user.new") == [b"welcome"])
+        await one.backplane.publish([(crowd[0], b"nobody"), (crowd[-1], b"nobody"), (ALL, b"end")])
+        await one.until(lambda: b"end" in one.of("all"))
+        assert one.of(crowd[0]) == one.of(crowd[-1]) == []
+
+
 async def test_any_server_of_the_url_will_do(rabbitmq: RabbitMQ) -> None:
     nobody = quiet_port()
     for order in (f"127.0.0.1:{nobody},127.0.0.1:{rabbitmq.port}", f"127.0.0.1:{rabbitmq.port},127.0.0.1:{nobody}"):
