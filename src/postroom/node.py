@@ -362,6 +362,7 @@ def _limits(settings: Settings) -> Limits:
         connect_seconds=limits.connect_seconds,
         write_buffer_bytes=limits.write_buffer_bytes,
         pending_appends=limits.pending_appends,
+        pending_append_bytes=limits.pending_append_bytes,
         transactions=limits.transactions,
         in_flight_messages=delivery.max_in_flight_messages,
         in_flight_bytes=delivery.max_in_flight_bytes,

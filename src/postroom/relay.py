@@ -25,6 +25,8 @@ TOPICS: Final = Subject("topics")
 """Carries every topic's messages, for nodes whose clients subscribe by pattern."""
 
 _MAX_WAITING: Final = 100_000
+_MAX_WAITING_BYTES: Final = 16 * 1024 * 1024
+"""How many transient messages may wait for a look-up, and how much they may take."""
 
 
 def topic_subject(name: str) -> Subject:
@@ -43,6 +45,7 @@ class Relay:
         self._metrics = metrics
         self._lost: dict[UserName, list[Cast]] = {}
         self._waiting = 0
+        self._waiting_bytes = 0
         self._wake = asyncio.Event()
 
     @property
@@ -107,6 +110,7 @@ class Relay:
             for user in users:
                 items = self._lost.pop(user)
                 self._waiting -= len(items)
+                self._waiting_bytes -= sum(len(item.body) for item in items)
                 for item in items:
                     packed = pack(item)
                     if self._fits(packed):
@@ -125,10 +129,11 @@ class Relay:
         return {user: [inbox(node) for node in found[user]] for user in users}
 
     def _locate(self, user: UserName, item: Cast) -> None:
-        if self._waiting >= _MAX_WAITING:
+        if self._waiting >= _MAX_WAITING or self._waiting_bytes + len(item.body) > _MAX_WAITING_BYTES:
             self._metrics.backplane_dropped += 1
             return
         self._waiting += 1
+        self._waiting_bytes += len(item.body)
         self._lost.setdefault(user, []).append(item)
         self._wake.set()
 

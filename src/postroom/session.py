@@ -45,11 +45,12 @@ class Entry:
 class Ticket:
     """A place in the line of receipts. Its receipt leaves once it is settled and all before it have gone."""
 
-    __slots__ = ("headers", "line", "receipt", "settled", "then")
+    __slots__ = ("headers", "line", "receipt", "settled", "size", "then")
 
-    def __init__(self, line: "Receipts", receipt: str | None) -> None:
+    def __init__(self, line: "Receipts", receipt: str | None, size: int) -> None:
         self.line = line
         self.receipt = receipt
+        self.size = size
         self.settled = False
         self.headers: dict[str, str] | None = None
         self.then: Callable[[], None] | None = None  # called once the receipt has left
@@ -71,14 +72,19 @@ class Receipts:
     A receipt says that its frame was handled, and so that all frames before it were: it waits for those.
     """
 
-    __slots__ = ("_line", "_send")
+    __slots__ = ("_bytes", "_line", "_send")
 
     def __init__(self, send: Callable[[str, dict[str, str] | None], None]) -> None:
         self._line: deque[Ticket] = deque()
+        self._bytes = 0
         self._send = send
 
     def __len__(self) -> int:
         return len(self._line)
+
+    def exceed(self, frames: int, size: int) -> bool:
+        """Whether more than so many frames wait, or frames of more than `size` bytes."""
+        return len(self._line) > frames or self._bytes > size
 
     def give(self, receipt: str) -> None:
         """The frame is handled already."""
@@ -87,10 +93,11 @@ class Receipts:
         else:
             self._send(receipt, None)
 
-    def hold(self, receipt: str | None) -> Ticket:
-        """The frame will be handled later."""
-        ticket = Ticket(self, receipt)
+    def hold(self, receipt: str | None, size: int = 0) -> Ticket:
+        """The frame will be handled later, and takes `size` bytes until then."""
+        ticket = Ticket(self, receipt, size)
         self._line.append(ticket)
+        self._bytes += size
         return ticket
 
     def advance(self) -> None:
@@ -98,6 +105,7 @@ class Receipts:
         line = self._line
         while line and line[0].settled:
             ticket = line.popleft()
+            self._bytes -= ticket.size
             if ticket.receipt is not None:
                 self._send(ticket.receipt, ticket.headers)
             if ticket.then is not None:

@@ -52,3 +52,17 @@ def test_what_comes_then_comes_after_the_receipt() -> None:
     last.settle()
     first.settle()
     assert wire.sent == ["1", "2", "closed"]
+
+
+def test_what_waits_is_counted_and_measured_until_it_leaves() -> None:
+    line = Receipts(Wire())
+    tickets = [line.hold(None, 100) for _ in range(3)]
+    assert line.exceed(2, 300)
+    assert line.exceed(3, 299)
+    assert not line.exceed(3, 300)
+    tickets[1].settle()
+    assert line.exceed(2, 299)  # behind one that waits
+    tickets[0].refuse()
+    assert not line.exceed(1, 100)
+    tickets[2].settle()
+    assert not line.exceed(0, 0)

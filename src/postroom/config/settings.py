@@ -45,6 +45,7 @@ class Limits(Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
     frames_per_second: Count = 100_000
     transactions: Count = 10
     pending_appends: Count = 1_024
+    pending_append_bytes: Count = 1_048_576
     write_buffer_bytes: Count = 1_048_576
     request_seconds: Deadline = 10.0
     connect_seconds: Deadline = 10.0

@@ -33,6 +33,7 @@ class Limits(Struct, frozen=True):
     connect_seconds: float = 10.0
     write_buffer_bytes: int = 1024 * 1024
     pending_appends: int = 1024
+    pending_append_bytes: int = 1_048_576
     transactions: int = 10
     in_flight_messages: int = 1000
     in_flight_bytes: int = 1024 * 1024

@@ -213,9 +213,9 @@ class Gateway:
                 session.receipts.give(event.receipt)
             return
         message = message_of(route, event, user)
-        pending = Pending(self, event, session.receipts.hold(event.receipt))
+        pending = Pending(self, event, session.receipts.hold(event.receipt, len(event.body)))
         desk.router.route(route, message, pending, key=message.headers.get("idempotency-key"))
-        if len(session.receipts) > desk.limits.pending_appends:
+        if session.receipts.exceed(desk.limits.pending_appends, desk.limits.pending_append_bytes):
             self._pause()
 
     def _invoke(self, event: stomp.Send, path: AppPath) -> None:
@@ -359,9 +359,12 @@ class Gateway:
         else:
             ticket.refuse()
             self._refuse(outcome, event)
-        room = self._desk.limits.pending_appends >> 1
-        if self._paused and self._session is not None and len(self._session.receipts) <= room:
+        if self._paused and self._session is not None and self._has_room(self._session):
             self._resume()
+
+    def _has_room(self, session: Session) -> bool:
+        limits = self._desk.limits
+        return not session.receipts.exceed(limits.pending_appends >> 1, limits.pending_append_bytes >> 1)
 
     def _flushed(self) -> None:
         """What was put is written: ask for proof of it, and go on with what waits in the logs."""
@@ -397,7 +400,7 @@ class Gateway:
         desk, session, watch = self._desk, self._session, self._watch
         if session is None:
             return watch.connect(now, desk.limits.connect_seconds)
-        if self._paused and len(session.receipts) <= desk.limits.pending_appends >> 1:
+        if self._paused and self._has_room(session):
             self._resume()
         watch.heard(now, self._frames + self._pongs)
         expiry = watch.credentials(now, session.principal.expires_at, desk.clock.wall())
