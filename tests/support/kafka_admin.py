@@ -45,6 +45,11 @@ class Operator:
         await self._client.create_partitions({topic: NewPartitions(partitions)})
         await self._until(lambda: self._has(topic, partitions))
 
+    async def partitions(self, topic: str) -> int:
+        """How many it has."""
+        answer = await self._send(MetadataRequest([topic], allow_auto_topic_creation=False))
+        return sum(len(parts) for *_, parts in answer.topics)
+
     async def delete(self, topic: str) -> None:
         """Delete a topic."""
         await self._client.delete_topics([topic])
