@@ -145,6 +145,38 @@ async def test_a_server_that_is_spoken_to_in_the_wrong_way_says_so(kafka: Kafka)
         assert re.search(hint, str(logs[0]["reason"]))
 
 
+async def test_a_certificate_is_a_name(kafka: Kafka, operator: Operator, topic: str) -> None:
+    files = f"ca-file={kafka.certificate}&cert-file={kafka.certificate}&key-file={kafka.key}"
+    url = f"kafka://127.0.0.1:{kafka.tls_port}?prefix={topic}&tls=true&{files}"
+    assert "the name in the certificate may not describe, read and write" in await refusal(url)
+    await operator.allow("CN=127.0.0.1", topic, *documented(made_by="nodes"))
+    async with connected(url):
+        pass
+
+
+async def test_a_server_that_ends_connections_after_a_while_loses_nothing(
+    kafka: Kafka, operator: Operator, topic: str
+) -> None:
+    await operator.allow("ben", topic, *documented(made_by="nodes"))
+    where = f"127.0.0.1:{kafka.safe_port}?prefix={topic}&tls=true&ca-file={kafka.certificate}&sasl=SCRAM-SHA-512"
+    async with connected(f"kafka://ben:s3cr3t@{where}") as peer:
+        before, sent = ports(kafka.safe_port), 0
+        async with asyncio.timeout(DEADLINE):
+            while before & ports(kafka.safe_port):
+                await peer.backplane.publish([(ALL, b"%d" % sent)])
+                sent += 1
+                await asyncio.sleep(0.01)
+        await peer.until(lambda: len(peer.heard) == 1 + sent)
+        assert peer.interrupted_at == []
+
+
+def ports(server: int) -> set[int]:
+    """Our ends of the connections to this port of the server's."""
+    return {
+        each.laddr.port for each in psutil.Process().net_connections("tcp") if each.raddr and each.raddr.port == server
+    }
+
+
 async def test_a_certificate_that_nobody_knows_is_refused(kafka: Kafka) -> None:
     assert "certificate" in await refusal(f"kafka://127.0.0.1:{kafka.tls_port}?tls=true&timeout=2")
 
@@ -169,7 +201,7 @@ async def test_a_topic_that_one_may_not_see_is_said(
     operator: Operator, topic: str, url: str, fresh_url: str, tmp_path: Path
 ) -> None:
     await operator.make(topic, 2)
-    assert "ben may not describe and read and write" in await refusal(url)
+    assert "ben may not describe, read and write" in await refusal(url)
     code, found = check(tmp_path, url, fresh_url)
     assert (code, "ben may not describe" in found) == (1, True)
 

@@ -20,8 +20,9 @@ _USERS = ("ann", "ben")
 class Kafka(Broker):
     """A server tells its clients where to come back to: so each way through a proxy has a listener of its own.
 
-    `sasl_port` wants a user and `s3cr3t`, `tls_port` speaks TLS with `certificate`, `safe_port` both. `ann` may do all,
-    as may who comes without a name; `ben` only what an operator allows him. `beside`: the first server of its cluster.
+    `sasl_port` wants a user and `s3cr3t`; `tls_port` speaks TLS with `certificate`, and takes it as a client's name;
+    `safe_port` does both, and ends what came in by SCRAM-SHA-512 after a second. `ann` and who has no name may do all,
+    `ben` only what an operator allows him. `beside`: the first server of its cluster.
     """
 
     name = "kafka"
@@ -35,7 +36,7 @@ class Kafka(Broker):
         self._controller: int = quiet_port() if beside is None else beside._controller
         self.sasl_port, self.tls_port, self.safe_port = quiet_port(), quiet_port(), quiet_port()
         self._ways = [(quiet_port(), quiet_port()) for _ in range(_WAYS)]
-        self.certificate, self._key = self_signed(folder)
+        self.certificate, self.key = self_signed(folder)
 
     def url_at(self, port: int) -> str:
         """See `Broker.url_at`."""
@@ -90,7 +91,7 @@ class Kafka(Broker):
         protocols = {"SASL": "SASL_PLAINTEXT", "TLS": "SSL", "SAFE": "SASL_SSL"}
         kinds = ",".join(f"{name}:{protocols.get(name, 'PLAINTEXT')}" for name in [*listeners, "CONTROLLER"])
         store = self.folder / "store.pem"
-        store.write_text(self._key.read_text() + self.certificate.read_text(), encoding="utf-8")
+        store.write_text(self.key.read_text() + self.certificate.read_text(), encoding="utf-8")
         module = "org.apache.kafka.common.security"
         users = " ".join(f'user_{user}="s3cr3t"' for user in _USERS)
         logins = "\n".join(
@@ -115,8 +116,12 @@ listener.security.protocol.map={kinds}
 {logins}
 listener.name.tls.ssl.keystore.type=PEM
 listener.name.tls.ssl.keystore.location={store}
+listener.name.tls.ssl.client.auth=requested
+listener.name.tls.ssl.truststore.type=PEM
+listener.name.tls.ssl.truststore.location={self.certificate}
 listener.name.safe.ssl.keystore.type=PEM
 listener.name.safe.ssl.keystore.location={store}
+listener.name.safe.scram-sha-512.connections.max.reauth.ms=1000
 authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
 super.users=User:ANONYMOUS;User:ann
 log.dirs={self.folder}/data

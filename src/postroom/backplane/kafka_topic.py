@@ -123,11 +123,18 @@ class Topic:
 
     def denied(self, *operations: str) -> Denied:
         """What to raise where the servers do not allow `operations`; says how to allow them."""
-        user = self._url.username or ("the name in the certificate" if self._url.options.cert_file else "ANONYMOUS")
+        unnamed = (
+            ("the name in the certificate", "CN=…")
+            if self._url.options.cert_file
+            else ("who comes without a name", "ANONYMOUS")
+        )
+        who, principal = (self._url.username,) * 2 if self._url.username else unnamed
+        *others, last = [operation.lower() for operation in operations]
+        verbs = f"{', '.join(others)} and {last}" if others else last
         options = " ".join(f"--operation {operation}" for operation in operations)
         return Denied(
-            f"{user} may not {' and '.join(operations).lower()} the topic {self.name}:"
-            f" kafka-acls.sh --add --allow-principal 'User:{user}' {options} --topic {self.name}"
+            f"{who} may not {verbs} the topic {self.name}:"
+            f" kafka-acls.sh --add --allow-principal 'User:{principal}' {options} --topic {self.name}"
         )
 
     async def partitions(self, client: Any) -> Mapping[int, int]:
