@@ -224,8 +224,9 @@ RuntimeError, and redis-py AttributeError where another task closes it."""
 
 
 def end_if_cancelled() -> None:
-    """Raise CancelledError in a task that is to end: the library answers a cancellation, now and then, with an error
-    of the connection that it gives up, and who takes that for an outage goes on for ever."""
+    """Raise CancelledError in a task that is to end, and was not told: the library answers a cancellation, now and
+    then, with an error of the connection that it gives up, or, by `asyncio.wait_for` of Python 3.11, with nothing.
+    Who takes that for an outage, or for the answer, goes on for ever."""
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError

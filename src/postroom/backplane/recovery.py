@@ -56,6 +56,7 @@ class Recovery:
 
         def established() -> None:
             nonlocal since
+            _end_if_cancelled()
             since = loop.time()
             if self._before:
                 _log.warning("the backplane is back")
@@ -75,8 +76,7 @@ class Recovery:
                 _log.warning("the backplane is cut off; trying again", reason=self._reason)
             finally:
                 self._up.clear()
-            if (task := asyncio.current_task()) is not None and task.cancelling():
-                raise asyncio.CancelledError  # a task group reported errors, and swallowed that
+            _end_if_cancelled()
             if loop.time() - since > _STEADY_SECONDS:
                 pause = _FIRST_PAUSE
             since = float("inf")
@@ -113,6 +113,12 @@ class Recovery:
         """What to raise where `error` ended a call; of one that waited in vain for a connection, why there is none."""
         in_vain = isinstance(error, TimeoutError) and not self.up
         return BackplaneUnavailable(f"the backplane does not answer: {(in_vain and self._reason) or reason_of(error)}")
+
+
+def _end_if_cancelled() -> None:
+    # A task group that reports errors has swallowed it, or `asyncio.wait_for` of Python 3.11, by which drivers connect.
+    if (task := asyncio.current_task()) is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 @contextlib.contextmanager

@@ -89,6 +89,7 @@ class _Line:
         async with self._writing:
             with _driver():
                 await self._connection.send_command(*command)
+            end_if_cancelled()
 
     async def _read(self) -> Any:
         with _driver():
@@ -208,6 +209,7 @@ class RedisBackplane:
                     for subject, payload in batch:
                         pipeline.execute_command("PUBLISH", self._channel(subject), payload)
                     await pipeline.execute()
+                    end_if_cancelled()
         except StoreUnavailable as error:
             raise BackplaneUnavailable(str(error)) from error
 
@@ -247,8 +249,8 @@ class RedisBackplane:
             except redis_errors.NoPermissionError:
                 return  # only the store's user needs this right
             except (redis_errors.RedisError, *CUT):
-                end_if_cancelled()
-                continue  # a server that is away shows by other signs
+                role = "master"  # a server that is away shows by other signs
+            end_if_cancelled()
             if role != "master":
                 raise Cut(f"the server is a {role} now")
 
@@ -301,6 +303,7 @@ class RedisBackplane:
 
     async def _execute(self, command: str, subject: Subject, payload: bytes) -> None:
         await self._client.execute_command(command, self._channel(subject), payload)
+        end_if_cancelled()
 
     def _channel(self, subject: Subject) -> bytes:
         channel = self._wanted.get(subject)

@@ -122,6 +122,7 @@ class Server:
             raise Unanswered(reason_of(error)) from error
         finally:
             await pool.release(connection)
+        end_if_cancelled()
         if any(isinstance(reply, redis_errors.ReadOnlyError) for reply in replies):
             self._age = max(self._age, age + 1)
         return replies

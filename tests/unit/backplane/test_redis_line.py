@@ -59,18 +59,21 @@ class Silent:
 
 
 class Stubborn:
-    """A client that answers a cancellation with an error of the connection that it gives up."""
+    """A client that answers a cancellation with an `error` of the connection that it gives up, or not at all."""
 
-    def __init__(self) -> None:
+    def __init__(self, error: Exception | None) -> None:
+        self.error = error
         self.asked = {"INFO": asyncio.Event(), "PUBLISH": asyncio.Event()}
         self.connection_pool = self
 
-    async def execute_command(self, name: str, *_: object) -> None:
+    async def execute_command(self, name: str, *_: object) -> dict[str, str]:
         self.asked[name].set()
         try:
             await asyncio.get_running_loop().create_future()
         except asyncio.CancelledError:
-            raise RuntimeError("the handler is closed") from None
+            if self.error is not None:
+                raise self.error from None
+        return {"role": "master"}
 
     async def disconnect(self, **_: object) -> None: ...
 
@@ -78,10 +81,12 @@ class Stubborn:
 
 
 @pytest.mark.parametrize("name", ["INFO", "PUBLISH"])
-async def test_a_driver_that_answers_a_cancellation_with_an_error_keeps_nobody_from_ending(
-    name: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("error", [RuntimeError("the handler is closed"), None], ids=["with an error", "with nothing"])
+async def test_a_driver_that_answers_a_cancellation_keeps_nobody_from_ending(
+    error: Exception | None, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client = Stubborn()
+    """A node did not end at SIGTERM where that came as it asked for the server's role."""
+    client = Stubborn(error)
     monkeypatch.setattr("postroom.backplane.redis.connect", lambda url: client)
     monkeypatch.setattr("postroom.backplane.redis._ROLE_SECONDS", 0)
     backplane = RedisBackplane("redis://127.0.0.1:1")
