@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator
 import pytest
 from tests.support.client import StompClient
 from tests.support.cluster import Nodes
-from tests.support.proxy import Proxy
 from tests.support.valkey import Valkey
+
+from postroom.testing.proxy import Proxy
 
 CONFIG = """
 [[channel]]
@@ -19,10 +20,8 @@ delivery = "transient"
 @pytest.fixture
 def slow(valkey: Valkey) -> Iterator[Proxy]:
     """The second node's way to Valkey."""
-    proxy = Proxy(valkey.port)
-    proxy.start()
-    yield proxy
-    proxy.close()
+    with Proxy(("127.0.0.1", valkey.port)) as proxy:
+        yield proxy
 
 
 @pytest.mark.parametrize("routing", ["directory", "subject"])

@@ -7,7 +7,8 @@ import pytest
 from tests.support.kafka import Kafka
 
 from postroom.backplane.kafka import KafkaBackplane
-from postroom.testing.contracts.backplane import BackplaneContract, Linked, Make, Outage
+from postroom.testing.contracts.backplane import BackplaneContract, Linked, Make
+from postroom.testing.contracts.faults import Outage
 
 _names = itertools.count(1)
 
@@ -30,7 +31,5 @@ class TestKafkaBackplane(BackplaneContract):
 
     @pytest.fixture
     def linked(self, kafka: Kafka, options: str) -> Iterator[Linked]:
-        proxy = kafka.proxy(0)
-        proxy.start()
-        yield lambda: KafkaBackplane(f"{kafka.url_at(proxy.port)}?{options}"), proxy
-        proxy.close()
+        with kafka.proxy(0) as proxy:
+            yield lambda: KafkaBackplane(f"{kafka.url_at(proxy.port)}?{options}"), proxy

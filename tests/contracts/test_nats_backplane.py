@@ -5,10 +5,11 @@ from collections.abc import Iterator
 
 import pytest
 from tests.support.engines import Nats
-from tests.support.proxy import Proxy
 
 from postroom.backplane.nats import NatsBackplane
-from postroom.testing.contracts.backplane import BackplaneContract, Linked, Make, Outage
+from postroom.testing.contracts.backplane import BackplaneContract, Linked, Make
+from postroom.testing.contracts.faults import Outage
+from postroom.testing.links import Links
 
 _names = itertools.count(1)
 
@@ -31,7 +32,5 @@ class TestNatsBackplane(BackplaneContract):
 
     @pytest.fixture
     def linked(self, nats: Nats, options: str) -> Iterator[Linked]:
-        proxy = Proxy(nats.port)
-        proxy.start()
-        yield lambda: NatsBackplane(f"{nats.url_at(proxy.port)}?{options}"), proxy
-        proxy.close()
+        with Links(f"{nats.url}?{options}") as links:
+            yield lambda: NatsBackplane(links.url), links

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 
 import pytest
 from tests.support.postgres import Postgres
-from tests.support.proxy import Proxy
 
 from postroom.backplane.postgres import PostgresBackplane
-from postroom.testing.contracts.backplane import BackplaneContract, Linked, Make, Outage
+from postroom.testing.contracts.backplane import BackplaneContract, Linked, Make
+from postroom.testing.contracts.faults import Outage
+from postroom.testing.links import Links
 
 _names = itertools.count(1)
 
@@ -38,7 +39,5 @@ class TestPostgresBackplane(BackplaneContract):
 
     @pytest.fixture
     def linked(self, server: Postgres, schema: str) -> Iterator[Linked]:
-        proxy = Proxy(server.port)
-        proxy.start()
-        yield lambda: PostgresBackplane(server.url(schema, port=proxy.port, timeout="2")), proxy
-        proxy.close()
+        with Links(server.url(schema, timeout="2")) as links:
+            yield lambda: PostgresBackplane(links.url), links

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 
 import pytest
 from tests.support.engines import RabbitMQ
-from tests.support.proxy import Proxy
 
 from postroom.backplane.rabbitmq import RabbitBackplane
-from postroom.testing.contracts.backplane import BackplaneContract, Linked, Make, Outage
+from postroom.testing.contracts.backplane import BackplaneContract, Linked, Make
+from postroom.testing.contracts.faults import Outage
+from postroom.testing.links import Links
 
 _names = itertools.count(1)
 
@@ -35,10 +36,8 @@ class TestRabbitBackplane(BackplaneContract):
 
     @pytest.fixture
     def linked(self, broker: RabbitMQ, options: str) -> Iterator[Linked]:
-        proxy = Proxy(broker.port)
-        proxy.start()
-        yield lambda: RabbitBackplane(f"{broker.url_at(proxy.port)}?{options}"), proxy
-        proxy.close()
+        with Links(f"{broker.url}?{options}") as links:
+            yield lambda: RabbitBackplane(links.url), links
 
 
 class TestRabbit4Backplane(TestRabbitBackplane):

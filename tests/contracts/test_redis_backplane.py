@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 
 import pytest
-from tests.support.proxy import Proxy
 from tests.support.valkey import Valkey
 
 from postroom.backplane.redis import RedisBackplane
-from postroom.testing.contracts.backplane import BackplaneContract, Linked, Make, Outage
+from postroom.testing.contracts.backplane import BackplaneContract, Linked, Make
+from postroom.testing.contracts.faults import Outage
+from postroom.testing.links import Links
 
 
 class TestRedisBackplane(BackplaneContract):
@@ -22,12 +23,9 @@ class TestRedisBackplane(BackplaneContract):
         return valkey
 
     @pytest.fixture
-    def linked(self, valkey: Valkey, fresh_url: str) -> Iterator[Linked]:
-        proxy = Proxy(valkey.port)
-        proxy.start()
-        url = f"redis://127.0.0.1:{proxy.port}?{fresh_url.partition('?')[2]}&timeout=2"
-        yield lambda: RedisBackplane(url), proxy
-        proxy.close()
+    def linked(self, fresh_url: str) -> Iterator[Linked]:
+        with Links(f"{fresh_url}&timeout=2") as links:
+            yield lambda: RedisBackplane(links.url), links
 
 
 class TestRedisAtAUnixSocket(BackplaneContract):

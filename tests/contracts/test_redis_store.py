@@ -4,12 +4,16 @@ from collections.abc import Iterator
 
 import pytest
 from tests.support.topologies import Cluster
+from tests.support.valkey import Valkey
 
 from postroom.store.redis import RedisStore
 from postroom.testing.contracts.cursor_store import CursorStoreContract, DurableCursorStoreContract
 from postroom.testing.contracts.directory_store import DirectoryStoreContract, MakeDirecting
+from postroom.testing.contracts.faults import Outage
 from postroom.testing.contracts.log_store import DurableLogStoreContract, LogStoreContract, Make
+from postroom.testing.contracts.store_faults import DirectoryFaultContract, Linked, LinkedDirecting, StoreFaultContract
 from postroom.testing.contracts.transactions import TransactionContract
+from postroom.testing.links import Links
 
 
 class TestRedisStore(LogStoreContract, CursorStoreContract, DurableLogStoreContract, DurableCursorStoreContract):
@@ -21,6 +25,36 @@ class TestRedisStore(LogStoreContract, CursorStoreContract, DurableLogStoreContr
 
     def test_says_that_it_keeps(self) -> None:
         assert RedisStore("redis://localhost").durable
+
+
+class TestRedisStoreFaults(StoreFaultContract):
+    engine = "Valkey 9"
+
+    @pytest.fixture
+    def make(self, own_valkey: Valkey) -> Make:
+        return lambda clock: RedisStore(f"{own_valkey.url}?timeout=2", clock=clock)
+
+    @pytest.fixture
+    def outage(self, own_valkey: Valkey) -> Outage:
+        return own_valkey
+
+    @pytest.fixture
+    def linked(self, own_valkey: Valkey) -> Iterator[Linked]:
+        with Links(f"{own_valkey.url}?timeout=2") as links:
+            yield lambda clock: RedisStore(links.url, clock=clock), links
+
+
+class TestRedisDirectoryFaults(DirectoryFaultContract):
+    engine = "Valkey 9"
+
+    @pytest.fixture
+    def make(self, fresh_url: str) -> MakeDirecting:
+        return lambda clock: RedisStore(f"{fresh_url}&timeout=2", clock=clock)
+
+    @pytest.fixture
+    def linked(self, fresh_url: str) -> Iterator[LinkedDirecting]:
+        with Links(f"{fresh_url}&timeout=2") as links:
+            yield lambda clock: RedisStore(links.url, clock=clock), links
 
 
 class TestRedisTransactions(TransactionContract):

@@ -17,8 +17,9 @@ from tests.support.faults import CONFIG, LONG, ROUTINGS, SEED, SIZE, Tell, judge
 from tests.support.history import Fault
 from tests.support.load import Run
 from tests.support.postgres import Postgres
-from tests.support.proxy import Proxy
 from tests.support.valkey import Valkey
+
+from postroom.testing.proxy import Proxy
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(SIZE.seconds + 60)]
 

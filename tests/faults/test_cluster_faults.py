@@ -3,27 +3,33 @@
 import asyncio
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from tests.support.cluster import Nodes
-from tests.support.faults import CONFIG, LEASE, SEED, SIZE, Round, Tell, judge, load, moments, rounds
+from tests.support.faults import (
+    CONFIG,
+    LEASE,
+    SEED,
+    SIZE,
+    Round,
+    Tell,
+    cut_connections,
+    judge,
+    kill_a_node,
+    load,
+    moments,
+    pause_the_store,
+    restart_the_store,
+    rounds,
+)
 from tests.support.history import Fault
 from tests.support.load import Run
-from tests.support.proxy import Proxy
+from tests.support.proxy import LossyProxy
 from tests.support.valkey import Valkey
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(SIZE.seconds + 60)]
-
-
-async def kill_a_node(run: Run, nodes: Nodes, valkey: Valkey) -> None:
-    async for _ in moments(run):
-        run.history.note(Fault("kill -9 of a node"))
-        node = run.random.choice(nodes.nodes)
-        node.kill()
-        run.heal()
-        await asyncio.sleep(run.random.uniform(0.2, 1.5))
-        await asyncio.to_thread(node.start)
 
 
 async def pause_a_node(run: Run, nodes: Nodes, valkey: Valkey) -> None:
@@ -36,34 +42,7 @@ async def pause_a_node(run: Run, nodes: Nodes, valkey: Valkey) -> None:
         run.heal()
 
 
-async def restart_valkey(run: Run, nodes: Nodes, valkey: Valkey) -> None:
-    async for _ in moments(run):
-        run.history.note(Fault("kill -9 of Valkey"))
-        valkey.kill()
-        await asyncio.sleep(run.random.uniform(0.1, LEASE))
-        await asyncio.to_thread(valkey.start)
-        run.heal()
-
-
-async def pause_valkey(run: Run, nodes: Nodes, valkey: Valkey) -> None:
-    async for _ in moments(run):
-        run.history.note(Fault("Valkey is paused"))
-        valkey.pause()
-        await asyncio.sleep(run.random.choice([0.5, LEASE * 1.5, 7.0]))
-        valkey.resume()
-        run.heal()
-
-
-async def cut_connections(run: Run, proxies: Sequence[Proxy]) -> None:
-    async for _ in moments(run):
-        run.history.note(Fault("connections to Valkey are cut, again and again"))
-        for _ in range(5):
-            run.random.choice(proxies).cut()
-            await asyncio.sleep(run.random.uniform(0.05, 0.3))
-        run.heal()
-
-
-async def cut_a_node_off(run: Run, proxies: Sequence[Proxy]) -> None:
+async def cut_a_node_off(run: Run, proxies: Sequence[LossyProxy]) -> None:
     async for _ in moments(run):
         run.history.note(Fault("a node cannot reach Valkey"))
         proxy = run.random.choice(proxies)
@@ -73,7 +52,7 @@ async def cut_a_node_off(run: Run, proxies: Sequence[Proxy]) -> None:
         run.heal()
 
 
-async def swallow_everything(run: Run, proxies: Sequence[Proxy]) -> None:
+async def swallow_everything(run: Run, proxies: Sequence[LossyProxy]) -> None:
     async for _ in moments(run):
         run.history.note(Fault("nothing goes through to Valkey, and nothing says so"))
         proxy = run.random.choice(proxies)
@@ -84,7 +63,7 @@ async def swallow_everything(run: Run, proxies: Sequence[Proxy]) -> None:
         run.heal()
 
 
-async def slow_down(run: Run, proxies: Sequence[Proxy]) -> None:
+async def slow_down(run: Run, proxies: Sequence[LossyProxy]) -> None:
     async for _ in moments(run, 1):
         run.history.note(Fault("the way to Valkey is slow"))
         for proxy in proxies:
@@ -95,7 +74,7 @@ async def slow_down(run: Run, proxies: Sequence[Proxy]) -> None:
         run.heal()
 
 
-async def lose_published(run: Run, proxies: Sequence[Proxy]) -> None:
+async def lose_published(run: Run, proxies: Sequence[LossyProxy]) -> None:
     await run.reached(20).wait()
     await run.flying()
     run.history.note(Fault("a third of what is published is lost"))
@@ -117,7 +96,9 @@ async def restart_nodes_in_turn(run: Run, nodes: Nodes, valkey: Valkey) -> None:
 
 @pytest.mark.parametrize(
     "round",
-    rounds([kill_a_node, pause_a_node, restart_valkey, pause_valkey, restart_nodes_in_turn], thorough=[kill_a_node]),
+    rounds(
+        [kill_a_node, pause_a_node, restart_the_store, pause_the_store, restart_nodes_in_turn], thorough=[kill_a_node]
+    ),
     ids=str,
 )
 async def test_what_was_receipted_arrives(
@@ -130,21 +111,18 @@ async def test_what_was_receipted_arrives(
 
 
 @pytest.fixture
-def ways(own_valkey: Valkey) -> Iterator[list[Proxy]]:
+def ways(own_valkey: Valkey) -> Iterator[list[LossyProxy]]:
     """For each of two nodes its own way to Valkey."""
-    proxies = [Proxy(own_valkey.port, seed=SEED + n) for n in range(2)]
-    for proxy in proxies:
-        proxy.start()
-    yield proxies
-    for proxy in proxies:
-        proxy.close()
+    with ExitStack() as stack:
+        target = ("127.0.0.1", own_valkey.port)
+        yield [stack.enter_context(LossyProxy(target, seed=SEED + n)) for n in range(2)]
 
 
 @pytest.mark.parametrize(
     "round", rounds([cut_connections, cut_a_node_off, swallow_everything, slow_down, lose_published]), ids=str
 )
 async def test_what_was_receipted_arrives_over_a_bad_network(
-    make_nodes: Callable[..., Nodes], ways: list[Proxy], tmp_path: Path, round: Round, record_property: Tell
+    make_nodes: Callable[..., Nodes], ways: list[LossyProxy], tmp_path: Path, round: Round, record_property: Tell
 ) -> None:
     urls = [f"redis://127.0.0.1:{way.port}?timeout=2" for way in ways]
     nodes = make_nodes(urls, routing=round.routing, config=CONFIG)

@@ -1,49 +1,33 @@
 """Two nodes behind nginx on one PostgreSQL, hurt under load: nothing receipted is lost, nothing twice unmarked."""
 
-import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from tests.support.cluster import Nodes
-from tests.support.faults import CONFIG, LEASE, SEED, SIZE, Round, Tell, judge, load, moments, rounds
-from tests.support.history import Fault
-from tests.support.load import Run
+from tests.support.faults import (
+    CONFIG,
+    SEED,
+    SIZE,
+    Round,
+    Tell,
+    cut_connections,
+    judge,
+    kill_a_node,
+    load,
+    pause_the_store,
+    restart_the_store,
+    rounds,
+)
 from tests.support.postgres import Postgres
-from tests.support.proxy import Proxy
+
+from postroom.testing.proxy import Proxy
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(SIZE.seconds + 60)]
 
 
-async def kill_a_node(run: Run, nodes: Nodes, postgres: Postgres) -> None:
-    async for _ in moments(run):
-        run.history.note(Fault("kill -9 of a node"))
-        node = run.random.choice(nodes.nodes)
-        node.kill()
-        run.heal()
-        await asyncio.sleep(run.random.uniform(0.2, 1.5))
-        await asyncio.to_thread(node.start)
-
-
-async def restart_postgres(run: Run, nodes: Nodes, postgres: Postgres) -> None:
-    async for _ in moments(run):
-        run.history.note(Fault("kill -9 of PostgreSQL"))
-        await asyncio.to_thread(postgres.kill)
-        await asyncio.sleep(run.random.uniform(0.1, LEASE))
-        await asyncio.to_thread(postgres.start)
-        run.heal()
-
-
-async def pause_postgres(run: Run, nodes: Nodes, postgres: Postgres) -> None:
-    async for _ in moments(run):
-        run.history.note(Fault("PostgreSQL is paused"))
-        postgres.pause()
-        await asyncio.sleep(run.random.choice([0.5, LEASE * 1.5, 7.0]))
-        postgres.resume()
-        run.heal()
-
-
-@pytest.mark.parametrize("round", rounds([kill_a_node, restart_postgres, pause_postgres]), ids=str)
+@pytest.mark.parametrize("round", rounds([kill_a_node, restart_the_store, pause_the_store]), ids=str)
 async def test_what_was_receipted_arrives(
     make_nodes: Callable[..., Nodes],
     own_postgres: Postgres,
@@ -63,21 +47,9 @@ async def test_what_was_receipted_arrives(
 @pytest.fixture
 def ways(own_postgres: Postgres) -> Iterator[list[Proxy]]:
     """For each of two nodes its own way to PostgreSQL."""
-    proxies = [Proxy(own_postgres.port, seed=SEED + n) for n in range(2)]
-    for proxy in proxies:
-        proxy.start()
-    yield proxies
-    for proxy in proxies:
-        proxy.close()
-
-
-async def cut_connections(run: Run, proxies: Sequence[Proxy]) -> None:
-    async for _ in moments(run):
-        run.history.note(Fault("connections to PostgreSQL are cut, again and again"))
-        for _ in range(5):
-            run.random.choice(proxies).cut()
-            await asyncio.sleep(run.random.uniform(0.05, 0.3))
-        run.heal()
+    with ExitStack() as stack:
+        target = ("127.0.0.1", own_postgres.port)
+        yield [stack.enter_context(Proxy(target, seed=SEED + n)) for n in range(2)]
 
 
 @pytest.mark.parametrize("round", rounds([cut_connections]), ids=str)

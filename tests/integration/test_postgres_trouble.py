@@ -9,7 +9,6 @@ import pytest
 from tests.support.certificates import self_signed
 from tests.support.deadline import DEADLINE
 from tests.support.postgres import Postgres
-from tests.support.proxy import Proxy
 
 from postroom.errors import LeaseLost, OutcomeUnknown, StoreUnavailable
 from postroom.identity import NodeId, UserName
@@ -18,6 +17,7 @@ from postroom.store.base import Appended
 from postroom.store.postgres import PostgresStore
 from postroom.store.postgres_schema import SCHEMA_VERSION
 from postroom.testing.contracts.log_store import INBOX, RING, SMALL, HandClock, add, bodies, everything, item
+from postroom.testing.proxy import Proxy
 
 pytestmark = pytest.mark.fault
 
@@ -26,10 +26,8 @@ BOB = UserName("bob")
 
 @pytest.fixture
 def proxy(own_postgres: Postgres) -> Iterator[Proxy]:
-    proxy = Proxy(own_postgres.port)
-    proxy.start()
-    yield proxy
-    proxy.close()
+    with Proxy(("127.0.0.1", own_postgres.port)) as proxy:
+        yield proxy
 
 
 async def insist(store: PostgresStore, body: bytes, *, key: str | None = None) -> Appended:

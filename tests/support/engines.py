@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Final, Self
 
 from tests.support.deadline import DEADLINE
-from tests.support.proxy import Proxy
 from tests.support.rabbitmq_4 import unpacked
 from tests.support.services import require
 from tests.support.valkey import quiet_port
+
+from postroom.testing.proxy import Proxy
 
 _TURN: Final = 0.02
 
@@ -43,7 +44,7 @@ class Broker:
 
     def proxy(self, number: int, *, seed: int = 1) -> Proxy:
         """One of two ways to it, not yet started."""
-        return Proxy(self.port, seed=seed + number)
+        return Proxy(("127.0.0.1", self.port), seed=seed + number)
 
     def command(self) -> list[str]:
         """What starts it."""

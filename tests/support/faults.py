@@ -3,15 +3,18 @@
 POSTROOM_FAULTS=long makes more of everything; POSTROOM_TEST_SEED is the first of the seeds.
 """
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from tests.support.cluster import Nodes
 from tests.support.deadline import SCALE
-from tests.support.history import Enough, check
+from tests.support.history import Enough, Fault, check
 from tests.support.load import Run
+
+from postroom.testing.proxy import Proxy
 
 LONG: Final = os.environ.get("POSTROOM_FAULTS") == "long"
 SEED: Final = int(os.environ.get("POSTROOM_TEST_SEED", "1"))
@@ -89,6 +92,55 @@ async def moments(run: Run, count: int = SIZE.faults) -> AsyncIterator[None]:
         if not await run.flying():
             return  # the last fault took so long that nothing is left to be sent
         yield
+
+
+class Store(Protocol):
+    """The server of the nodes' store."""
+
+    def start(self) -> None: ...
+
+    def kill(self) -> None: ...
+
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
+
+
+async def kill_a_node(run: Run, nodes: Nodes, store: Store) -> None:
+    async for _ in moments(run):
+        run.history.note(Fault("kill -9 of a node"))
+        node = run.random.choice(nodes.nodes)
+        node.kill()
+        run.heal()
+        await asyncio.sleep(run.random.uniform(0.2, 1.5))
+        await asyncio.to_thread(node.start)
+
+
+async def restart_the_store(run: Run, nodes: Nodes, store: Store) -> None:
+    async for _ in moments(run):
+        run.history.note(Fault("kill -9 of the store"))
+        await asyncio.to_thread(store.kill)
+        await asyncio.sleep(run.random.uniform(0.1, LEASE))
+        await asyncio.to_thread(store.start)
+        run.heal()
+
+
+async def pause_the_store(run: Run, nodes: Nodes, store: Store) -> None:
+    async for _ in moments(run):
+        run.history.note(Fault("the store is paused"))
+        store.pause()
+        await asyncio.sleep(run.random.choice([0.5, LEASE * 1.5, 7.0]))
+        store.resume()
+        run.heal()
+
+
+async def cut_connections(run: Run, proxies: Sequence[Proxy]) -> None:
+    async for _ in moments(run):
+        run.history.note(Fault("connections to the store are cut, again and again"))
+        for _ in range(5):
+            run.random.choice(proxies).cut()
+            await asyncio.sleep(run.random.uniform(0.05, 0.3))
+        run.heal()
 
 
 def judge(run: Run, nodes: Nodes, folder: Path, tell: Tell, *, faults: int = SIZE.faults) -> None:

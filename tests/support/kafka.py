@@ -45,9 +45,7 @@ class Kafka(Broker):
     def proxy(self, number: int, *, seed: int = 1) -> RefusingProxy:
         """See `Broker.proxy`."""
         inner, outer = self._ways[number]
-        proxy = RefusingProxy(inner, seed=seed + number)
-        proxy.port = outer
-        return proxy
+        return RefusingProxy(("127.0.0.1", inner), at=("127.0.0.1", outer), seed=seed + number)
 
     def command(self) -> list[str]:
         """See `Broker.command`."""

@@ -3,7 +3,7 @@
 import struct
 from collections.abc import Iterator
 
-from tests.support.proxy import Change, Proxy
+from postroom.testing.proxy import Address, Change, Proxy
 
 _PRODUCE = 0
 
@@ -11,8 +11,8 @@ _PRODUCE = 0
 class RefusingProxy(Proxy):
     """A good proxy until `refuse_with` was called: then publishes are stored, and their answers say another thing."""
 
-    def __init__(self, target: int, *, seed: int = 1) -> None:
-        super().__init__(target, seed=seed)
+    def __init__(self, target: Address, *, at: Address, seed: int = 1) -> None:
+        super().__init__(target, at=at, seed=seed)
         self._code = self._times = 0
 
     def refuse_with(self, code: int, *, times: int = 1) -> None:

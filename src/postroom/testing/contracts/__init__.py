@@ -17,5 +17,6 @@ pytest.register_assert_rewrite(
     "postroom.testing.contracts.cursor_store",
     "postroom.testing.contracts.directory_store",
     "postroom.testing.contracts.transactions",
+    "postroom.testing.contracts.store_faults",
     "postroom.testing.contracts.transport",
 )

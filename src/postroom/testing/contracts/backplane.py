@@ -7,62 +7,25 @@ it; that a node copes is shown above the engines, by `tests/simulation`.
 # ruff: noqa: D102 (a test says its promise in its name)
 
 import asyncio
+import itertools
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
-from typing import Final, Protocol, TypeVar
+from typing import Final
 
 import pytest
+import pytest_asyncio
 
 from postroom.backplane.base import Backplane, Subject
 from postroom.errors import BackplaneUnavailable
+from postroom.testing.contracts.faults import SECONDS, Link, Outage, given
+from postroom.testing.contracts.marks import asynchronous
 
 Make = Callable[[], Backplane]
 """Makes an engine, not yet running. Those that one test makes hear one another."""
 
-_SECONDS: Final = 20.0 * float(os.environ.get("POSTROOM_TEST_SCALE", "1"))
 _LARGEST: Final = 16 * 1024 * 1024
-
-
-class Outage(Protocol):
-    """What may be done to the server behind the engines of `make`. Each method returns once it is done."""
-
-    def restart(self) -> None:
-        """Kill it, and start it again at the same address."""
-        ...
-
-    def pause(self) -> None:
-        """It stays connected, and does nothing."""
-        ...
-
-    def resume(self) -> None:
-        """It goes on."""
-        ...
-
-
-class Link(Protocol):
-    """What may be done to the connections of an engine. Each method returns once it is done."""
-
-    def cut(self) -> None:
-        """Reset all of them."""
-        ...
-
-    def refuse(self) -> None:
-        """Reset all of them, and each new one."""
-        ...
-
-    def blackhole(self) -> None:
-        """They stay, new ones are taken, and nothing goes through."""
-        ...
-
-    def delay(self, seconds: float) -> None:
-        """All that goes through takes so much longer."""
-        ...
-
-    def heal(self) -> None:
-        """All is well again; what was swallowed goes through now."""
-        ...
 
 
 Linked = tuple[Make, Link]
@@ -90,7 +53,7 @@ class Peer:
 
     async def until(self, what: Callable[[], bool]) -> None:
         """Return once `what` is true of this peer."""
-        async with asyncio.timeout(_SECONDS):
+        async with asyncio.timeout(SECONDS):
             while not what():
                 self._changed.clear()
                 await self._changed.wait()
@@ -101,7 +64,7 @@ class Peer:
 
     async def says_until(self, heard: Callable[[], bool], subject: str, payload: bytes = b"hello") -> None:
         """Publish, again and again, until it was heard; what fails meanwhile was lost."""
-        async with asyncio.timeout(_SECONDS):
+        async with asyncio.timeout(SECONDS):
             while not heard():
                 with suppress(BackplaneUnavailable):
                     await self.backplane.publish([(Subject(subject), payload)])
@@ -124,6 +87,7 @@ Start = Callable[..., Awaitable[Peer]]
 """Starts an engine of `make`, or of the function that it is given."""
 
 
+@asynchronous
 class BackplaneContract:
     """The promises of `postroom.backplane.base.Backplane`."""
 
@@ -142,7 +106,7 @@ class BackplaneContract:
         """An engine whose connections can be hurt; None: the kit leaves that out."""
         return None
 
-    @pytest.fixture
+    @pytest_asyncio.fixture
     async def start(self, make: Make) -> AsyncIterator[Start]:
         """Starts one more engine that hears the others."""
         async with AsyncExitStack() as stack:
@@ -276,7 +240,7 @@ class BackplaneContract:
         await use()  # what a driver keeps for the process is made now
         tasks, sockets = len(asyncio.all_tasks()), _sockets()
         await use()
-        async with asyncio.timeout(_SECONDS):
+        async with asyncio.timeout(SECONDS):
             while len(asyncio.all_tasks()) > tasks or _sockets() > sockets:
                 await asyncio.sleep(0.05)
 
@@ -307,7 +271,7 @@ class BackplaneContract:
         numbers = iter(range(1_000_000))
 
         async def count(until: Callable[[], bool]) -> None:
-            async with asyncio.timeout(_SECONDS):
+            async with asyncio.timeout(SECONDS):
                 while not until():
                     await two.backplane.publish([(Subject("all"), b"%d" % next(numbers))])
                     await asyncio.sleep(0.001)
@@ -319,7 +283,7 @@ class BackplaneContract:
         _check_holes(one)
 
     async def test_a_restart_of_the_server_is_survived(self, start: Start, outage: Outage | None) -> None:
-        hurt = _given(outage)
+        hurt = given(outage)
         one, two = await start(), await start()
         await one.backplane.subscribe([Subject("node.one"), Subject("all")])
         await two.backplane.subscribe([Subject("node.two"), Subject("all")])
@@ -334,7 +298,7 @@ class BackplaneContract:
         await one.says_until(lambda: bool(late.of("topic.late")), "topic.late")
 
     async def test_a_server_that_does_not_answer_is_given_up(self, start: Start, outage: Outage | None) -> None:
-        hurt = _given(outage)
+        hurt = given(outage)
         one, two = await start(), await start()
         await one.backplane.subscribe([Subject("node.one")])
         await two.backplane.subscribe([Subject("node.two")])
@@ -349,7 +313,7 @@ class BackplaneContract:
         await one.says_until(lambda: bool(two.of("node.two")), "node.two")
 
     async def test_a_cut_connection_is_an_interruption(self, start: Start, linked: Linked | None) -> None:
-        make_linked, link = _given(linked)
+        make_linked, link = given(linked)
         one, two = await start(make_linked), await start()
         await one.backplane.subscribe([Subject("all"), Subject("node.one")])
         for times in range(1, 4):
@@ -360,7 +324,7 @@ class BackplaneContract:
         assert two.interrupted_at == []
 
     async def test_what_is_kept_is_not_missed(self, start: Start, linked: Linked | None) -> None:
-        make_linked, link = _given(linked)
+        make_linked, link = given(linked)
         one, two = await start(make_linked), await start()
         if not one.backplane.traits.survives_restart:
             pytest.skip("the engine keeps nothing")
@@ -374,7 +338,7 @@ class BackplaneContract:
         assert one.of("all") == [b"%d" % n for n in range(30)]
 
     async def test_it_comes_back_once_the_server_can_be_reached(self, start: Start, linked: Linked | None) -> None:
-        make_linked, link = _given(linked)
+        make_linked, link = given(linked)
         one, two = await start(make_linked), await start()
         await one.backplane.subscribe([Subject("node.one")])
         await asyncio.to_thread(link.refuse)
@@ -390,7 +354,7 @@ class BackplaneContract:
         assert one.of("node.one") == []
 
     async def test_a_connection_that_swallows_everything_is_given_up(self, start: Start, linked: Linked | None) -> None:
-        make_linked, link = _given(linked)
+        make_linked, link = given(linked)
         one, two = await start(make_linked), await start()
         await one.backplane.subscribe([Subject("node.one")])
         await asyncio.to_thread(link.blackhole)
@@ -403,7 +367,7 @@ class BackplaneContract:
         await two.says_until(lambda: bool(one.heard), "node.one")
 
     async def test_a_slow_connection_keeps_the_order(self, start: Start, linked: Linked | None) -> None:
-        make_linked, link = _given(linked)
+        make_linked, link = given(linked)
         one, two = await start(make_linked), await start()
         await one.backplane.subscribe([Subject("all")])
         await asyncio.to_thread(link.delay, 0.02)
@@ -413,20 +377,46 @@ class BackplaneContract:
         assert one.of("all") == [b"%d" % n for n in range(40)]
         assert one.interrupted_at == []
 
+    async def test_what_was_lost_on_the_way_is_told(self, start: Start, linked: Linked | None) -> None:
+        make_linked, link = given(linked)
+        one, two = await start(make_linked), await start()
+        await one.backplane.subscribe([Subject("all")])
+        numbers = iter(range(1_000_000))
 
-T = TypeVar("T")
+        async def say(count: int) -> None:
+            for n in itertools.islice(numbers, count):
+                await two.backplane.publish([(Subject("all"), b"%d" % n)])
+
+        await say(10)
+        await one.until(lambda: len(one.heard) == 10)
+        await asyncio.to_thread(link.mute)
+        await say(10)
+        await asyncio.to_thread(link.cut)
+        await asyncio.to_thread(link.heal)
+        await _is_told(one)
+        async with asyncio.timeout(SECONDS):
+            while len(one.heard) < 30:
+                await say(1)
+                await asyncio.sleep(0.01)
+        _check_holes(one)
+
+    async def test_connections_that_overtake_one_another_keep_the_order(
+        self, start: Start, linked: Linked | None
+    ) -> None:
+        make_linked, link = given(linked)
+        one, two = await start(make_linked), await start()
+        await asyncio.to_thread(link.scatter, 0.05)
+        await two.backplane.subscribe([Subject("all"), Subject("node.two")])
+        for n in range(30):
+            await one.backplane.publish([(Subject("all"), b"%d" % n), (Subject("node.two"), b"%d" % n)])
+        await two.until(lambda: len(two.heard) == 60)
+        assert two.of("all") == two.of("node.two") == [b"%d" % n for n in range(30)]
 
 
 async def _is_told(peer: Peer, times: int = 1) -> None:
     """So many interruptions were told; an engine that keeps what is published need not notice short ones."""
     if not peer.backplane.traits.survives_restart:
         await peer.until(lambda: len(peer.interrupted_at) >= times)
-
-
-def _given(what: T | None) -> T:
-    if what is None:
-        pytest.skip("the kit was given nothing to do this with")
-    return what
 
 
 async def _cannot_subscribe(peer: Peer, name: str) -> None:
@@ -437,7 +427,7 @@ async def _cannot_subscribe(peer: Peer, name: str) -> None:
 
 
 async def _again_and_again(call: Callable[[], Awaitable[None]]) -> None:
-    async with asyncio.timeout(_SECONDS):
+    async with asyncio.timeout(SECONDS):
         while True:
             await call()
             await asyncio.sleep(0.05)
@@ -445,7 +435,7 @@ async def _again_and_again(call: Callable[[], Awaitable[None]]) -> None:
 
 async def _subscribes(peer: Peer, *names: str) -> None:
     subjects: Sequence[Subject] = [Subject(name) for name in names]
-    async with asyncio.timeout(_SECONDS):
+    async with asyncio.timeout(SECONDS):
         while True:
             try:
                 return await peer.backplane.subscribe(subjects)

@@ -17,6 +17,7 @@ from postroom.testing.contracts.log_store import (
     item,
     swept,
 )
+from postroom.testing.contracts.marks import asynchronous
 
 PHONE = "phone"
 
@@ -31,6 +32,7 @@ def up_to(at: Appended, owner: str = SHARED) -> Confirm:
     return Confirm(INBOX, owner, at.position, at.number)
 
 
+@asynchronous
 class CursorStoreContract(StoreFixtures):
     """The promises of `postroom.store.base.CursorStore`."""
 
@@ -159,6 +161,7 @@ class CursorStoreContract(StoreFixtures):
         assert not await store.lease(INBOX, SHARED, "one", 10)
 
 
+@asynchronous
 class DurableCursorStoreContract(StoreFixtures):
     """What a durable engine promises of cursors across a restart."""
 

@@ -7,12 +7,14 @@ from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
 import pytest
+import pytest_asyncio
 
 from postroom.errors import LeaseLost, LeaseTaken
 from postroom.identity import NodeId, UserName
 from postroom.position import LogKey
 from postroom.store.base import DirectoryStore, Store
 from postroom.testing.contracts.log_store import HISTORY, HandClock, add, everything, item
+from postroom.testing.contracts.marks import asynchronous
 
 ALICE, BOB, CAROL = UserName("alice"), UserName("bob"), UserName("carol")
 ONE, TWO = NodeId("one"), NodeId("two")
@@ -27,6 +29,7 @@ MakeDirecting = Callable[[HandClock], Directing]
 """Makes an engine, not yet open."""
 
 
+@asynchronous
 class DirectoryStoreContract:
     """The promises of `postroom.store.base.DirectoryStore`, and of `listed` in `Appended`."""
 
@@ -40,7 +43,7 @@ class DirectoryStoreContract:
         """Give the kit your engine: override this."""
         pytest.fail("override the fixture `make`: it returns a function from a clock to an engine")
 
-    @pytest.fixture
+    @pytest_asyncio.fixture
     async def store(self, make: MakeDirecting, clock: HandClock) -> AsyncIterator[Directing]:
         """One open engine."""
         async with make(clock) as opened:

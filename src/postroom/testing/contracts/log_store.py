@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 
 import pytest
+import pytest_asyncio
 
 from postroom.channel import Retention
 from postroom.destination import Topic, UserQueue
@@ -22,6 +23,7 @@ from postroom.store.base import (
     Confirm,
     Store,
 )
+from postroom.testing.contracts.marks import asynchronous
 
 EMPTY = Head(START, 0, 0, 0)
 INBOX = LogKey(UserName("bob"), "/queue/inbox")
@@ -123,13 +125,14 @@ class StoreFixtures:
         """Give the kit your engine: override this."""
         pytest.fail("override the fixture `make`: it returns a function from a clock to an engine")
 
-    @pytest.fixture
+    @pytest_asyncio.fixture
     async def store(self, make: Make, clock: HandClock) -> AsyncIterator[Store]:
         """One open engine."""
         async with make(clock) as opened:
             yield opened
 
 
+@asynchronous
 class LogStoreContract(StoreFixtures):
     """The promises of `postroom.store.base.LogStore`."""
 
@@ -485,6 +488,7 @@ class LogStoreContract(StoreFixtures):
         assert {head.floor_number for head in await store.heads(logs)} == {3}
 
 
+@asynchronous
 class DurableLogStoreContract(StoreFixtures):
     """What a durable engine promises across a restart. `make` opens the same data again."""
 

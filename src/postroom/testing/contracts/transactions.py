@@ -22,6 +22,7 @@ from postroom.testing.contracts.log_store import (
     bodies,
     item,
 )
+from postroom.testing.contracts.marks import asynchronous
 
 OTHER_USER = LogKey(UserName("eve"), "/queue/inbox")
 TINY = Retention(max_bytes=4)
@@ -40,6 +41,7 @@ async def kinds(store: Store, *items: Append) -> list[type]:
     return [type(outcome) for outcome in await store.append(items)]
 
 
+@asynchronous
 class TransactionContract(StoreFixtures):
     """Of items that are tied together all are stored, in order, or none.
 

@@ -9,7 +9,9 @@ from contextlib import AbstractAsyncContextManager
 from typing import ClassVar, Final, Protocol
 
 import pytest
+import pytest_asyncio
 
+from postroom.testing.contracts.marks import asynchronous
 from postroom.transport.base import Endpoint, Handshake, Receiver, Transport
 
 _SECONDS: Final = 20.0 * float(os.environ.get("POSTROOM_TEST_SCALE", "1"))
@@ -104,6 +106,7 @@ class Pair:
         return got
 
 
+@asynchronous
 class TransportContract:
     """The promises of `Transport` and of what it tells its `Receiver`. `engine` names it in reports.
 
@@ -119,7 +122,7 @@ class TransportContract:
         """The engine's own."""
         pytest.fail("override the fixture `serve`: it returns a function that serves an endpoint")
 
-    @pytest.fixture
+    @pytest_asyncio.fixture
     async def pair(self, serve: Serve) -> AsyncIterator[Pair]:
         """A connected client, and the server's end."""
         accepted: asyncio.Queue[Recorder] = asyncio.Queue(1)  # noqa: TID251 (bounded)
