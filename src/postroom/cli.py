@@ -202,9 +202,7 @@ def _try_engines(settings: Settings) -> None:
     logs.configure("error", settings.log.format)  # what is found is said below
     reports = asyncio.run(trial.try_all(settings))
     for report in reports:
-        click.echo(f"{report.role} {logs.without_passwords(report.url)}: {'ok' if report.well else 'not usable'}")
-        for finding in report.findings:
-            click.echo(f"  {'error' if finding.grave else 'advice'}: {finding.text}")
+        click.echo("\n".join(report.lines))
     if not all(report.well for report in reports):
         raise SystemExit(1)
 

@@ -154,6 +154,11 @@ def pool_of(
     return _client(url, address, settings | {"redis_connect_func": greet}).connection_pool
 
 
+def client_of(url: RedisUrl, address: tuple[str, int], connections: int) -> Any:
+    """A client of the server at `address` alone, which repeats nothing."""
+    return _client(url, address, _settings(url, connections, None))
+
+
 def _client(url: RedisUrl, address: tuple[str, int] | None, settings: dict[str, Any]) -> Any:
     if url.kind == "sentinel":
         return _watchers(url).master_for(url.service, connection_pool_class=_WatchedPool, retry=_never(), **settings)

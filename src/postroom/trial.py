@@ -14,6 +14,7 @@ from postroom.backplane.recovery import reason_of
 from postroom.config import EMBEDDED, Settings
 from postroom.errors import PostroomError
 from postroom.findings import Checks, Finding, advice
+from postroom.logs import without_passwords
 from postroom.node import backplane_url
 from postroom.store import directory_of, open_store
 from postroom.store.base import Store
@@ -36,6 +37,12 @@ class Report(Struct, frozen=True):
         """Whether a node would work with it."""
         return not any(finding.grave for finding in self.findings)
 
+    @property
+    def lines(self) -> Sequence[str]:
+        """The same for people."""
+        found = [f"  {'error' if finding.grave else 'advice'}: {finding.text}" for finding in self.findings]
+        return [f"{self.role} {without_passwords(self.url)}: {'ok' if self.well else 'not usable'}", *found]
+
 
 async def try_all(settings: Settings) -> list[Report]:
     """Try the store, the directory and the backplane of `settings`, one after the other.
@@ -45,12 +52,22 @@ async def try_all(settings: Settings) -> list[Report]:
     store, carrier = settings.store, backplane_url(settings)
     reports = []
     if not store.startswith(EMBEDDED):
-        reports.append(await _report("store", store, lambda: _try_store(open_store(store))))
+        reports.append(await try_store(store))
     if carrier and not carrier.startswith(EMBEDDED):
         if reports and reports[0].well:  # it is the same server
             reports.append(await _report("directory", store, lambda: _try_directory(store)))
-        reports.append(await _report("backplane", carrier, lambda: _try_backplane(carrier)))
+        reports.append(await try_backplane(carrier))
     return reports
+
+
+async def try_store(url: str) -> Report:
+    """Try the store that `url` names."""
+    return await _report("store", url, lambda: _try_store(open_store(url)))
+
+
+async def try_backplane(url: str) -> Report:
+    """Try the backplane that `url` names."""
+    return await _report("backplane", url, lambda: _try_backplane(url))
 
 
 async def _report(role: str, url: str, attempt: Callable[[], Awaitable[Sequence[Finding]]]) -> Report:

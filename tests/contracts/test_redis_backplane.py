@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
+from tests.support.topologies import Cluster
 from tests.support.valkey import Valkey
 
 from postroom.backplane.redis import RedisBackplane
@@ -46,3 +47,19 @@ class TestOlderServersBackplane(BackplaneContract):
     @pytest.fixture
     def outage(self, other_valkey: Valkey) -> Outage:
         return other_valkey
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    servers = Cluster(tmp_path_factory.mktemp("cluster"))
+    servers.start()
+    yield servers
+    servers.close()
+
+
+class TestRedisClusterBackplane(BackplaneContract):
+    engine = "Valkey 9, Cluster"
+
+    @pytest.fixture
+    def make(self, cluster: Cluster, fresh_url: str) -> Make:
+        return lambda: RedisBackplane(f"{cluster.url}?{fresh_url.partition('?')[2]}&timeout=2")

@@ -8,6 +8,7 @@ from postroom.testing.contracts.backplane import BackplaneContract
 from postroom.testing.contracts.cursor_store import CursorStoreContract, DurableCursorStoreContract
 from postroom.testing.contracts.directory_store import DirectoryStoreContract
 from postroom.testing.contracts.log_store import DurableLogStoreContract, LogStoreContract
+from postroom.testing.contracts.store_faults import DirectoryFaultContract, StoreFaultContract
 from postroom.testing.contracts.transactions import TransactionContract
 from postroom.testing.contracts.transport import TransportContract
 from postroom.testing.table import TITLES, sentence
@@ -21,6 +22,8 @@ _CONTRACTS = (
     CursorStoreContract,
     DurableCursorStoreContract,
     DirectoryStoreContract,
+    StoreFaultContract,
+    DirectoryFaultContract,
     TransportContract,
 )
 

@@ -35,7 +35,7 @@ class Kafka(Broker):
         self._leads = beside is None
         self._controller: int = quiet_port() if beside is None else beside._controller
         self.sasl_port, self.tls_port, self.safe_port = quiet_port(), quiet_port(), quiet_port()
-        self._ways = [(quiet_port(), quiet_port()) for _ in range(_WAYS)]
+        self.ways = [(quiet_port(), quiet_port()) for _ in range(_WAYS)]
         self.certificate, self.key = self_signed(folder)
 
     def url_at(self, port: int) -> str:
@@ -44,7 +44,7 @@ class Kafka(Broker):
 
     def proxy(self, number: int, *, seed: int = 1) -> RefusingProxy:
         """See `Broker.proxy`."""
-        inner, outer = self._ways[number]
+        inner, outer = self.ways[number]
         return RefusingProxy(("127.0.0.1", inner), at=("127.0.0.1", outer), seed=seed + number)
 
     def command(self) -> list[str]:
@@ -82,7 +82,7 @@ class Kafka(Broker):
             "SASL": (self.sasl_port, self.sasl_port),
             "TLS": (self.tls_port, self.tls_port),
             "SAFE": (self.safe_port, self.safe_port),
-            **{f"WAY{number}": way for number, way in enumerate(self._ways)},
+            **{f"WAY{number}": way for number, way in enumerate(self.ways)},
         }
         inner = ",".join(f"{name}://127.0.0.1:{port}" for name, (port, _) in listeners.items())
         outer = ",".join(f"{name}://127.0.0.1:{port}" for name, (_, port) in listeners.items())

@@ -13,7 +13,7 @@ from postroom.backplane.base import Subject, Traits
 from postroom.backplane.recovery import Cut, Recovery
 from postroom.backplane.recovery import reason_of as reason_in
 from postroom.errors import BackplaneUnavailable, ConfigurationError, MissingExtra, StoreUnavailable
-from postroom.redis_link import CUT, connect, end_if_cancelled, parse_url, reason_of, translated
+from postroom.redis_link import CUT, client_of, connect, end_if_cancelled, parse_url, reason_of, translated
 
 try:
     from redis import exceptions as redis_errors
@@ -122,6 +122,28 @@ class _Line:
                 raise Cut("a slot has moved")  # the server took it away: not what we asked for
 
 
+class _Voice:
+    """Publishes at one primary of a Cluster, over one connection: what the client for all of them sends one by one."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._using = asyncio.Lock()
+
+    async def say(self, batch: Sequence[tuple[bytes, bytes]]) -> None:
+        """Publish them in order, those of one call after those of the call before."""
+        async with self._using:
+            pipeline = self._client.pipeline(transaction=False)
+            for channel, payload in batch:
+                pipeline.execute_command("SPUBLISH", channel, payload)
+            await pipeline.execute()
+            end_if_cancelled()
+
+    async def close(self) -> None:
+        """End the connection."""
+        with contextlib.suppress(Exception):
+            await self._client.aclose()
+
+
 class RedisBackplane:
     """`url`: see `postroom.redis_link`."""
 
@@ -131,11 +153,14 @@ class RedisBackplane:
         self._url = parse_url(url)
         self._client: Any = None
         self._cluster = self._url.kind == "cluster"
+        # For one server: beyond its connections the client raises, where it could wait.
+        self._free = asyncio.Semaphore(self._url.options.pool)
         # The server's channels are the same in all of its databases.
         database = f"db{self._url.database}:" if self._url.database else ""
         self._prefix = f"{self._url.options.prefix}:{database}"
         self._wanted: dict[Subject, bytes] = {}
         self._lines: dict[str, _Line] = {}
+        self._voices: dict[tuple[str, int], _Voice] = {}
         self._recovery = Recovery(redis_errors.RedisError)
 
     async def run(self, received: Callable[[Subject, bytes], None], interrupted: Callable[[], None]) -> None:
@@ -201,15 +226,9 @@ class RedisBackplane:
             with translated():
                 if self._cluster:
                     await self._publish_sharded(batch)
-                elif len(batch) == 1:
-                    ((subject, payload),) = batch
-                    await self._execute("PUBLISH", subject, payload)
                 else:
-                    pipeline = self._client.pipeline(transaction=False)
-                    for subject, payload in batch:
-                        pipeline.execute_command("PUBLISH", self._channel(subject), payload)
-                    await pipeline.execute()
-                    end_if_cancelled()
+                    async with self._free:
+                        await self._publish_together(batch)
         except StoreUnavailable as error:
             raise BackplaneUnavailable(str(error)) from error
 
@@ -284,6 +303,9 @@ class RedisBackplane:
         lines, self._lines = self._lines, {}
         for line in lines.values():
             await line.close()
+        voices, self._voices = self._voices, {}
+        for voice in voices.values():
+            await voice.close()
         # Connections that publish may be as dead as the one that listened.
         with contextlib.suppress(Exception):
             if self._cluster:
@@ -291,15 +313,34 @@ class RedisBackplane:
             else:
                 await self._client.connection_pool.disconnect(inuse_connections=False)
 
-    async def _publish_sharded(self, batch: Sequence[tuple[Subject, bytes]]) -> None:
-        by_subject: dict[Subject, list[bytes]] = {}
+    async def _publish_together(self, batch: Sequence[tuple[Subject, bytes]]) -> None:
+        if len(batch) == 1:
+            ((subject, payload),) = batch
+            await self._execute("PUBLISH", subject, payload)
+            return
+        pipeline = self._client.pipeline(transaction=False)
         for subject, payload in batch:
-            by_subject.setdefault(subject, []).append(payload)
-        await asyncio.gather(*(self._publish_all(subject, payloads) for subject, payloads in by_subject.items()))
+            pipeline.execute_command("PUBLISH", self._channel(subject), payload)
+        await pipeline.execute()
+        end_if_cancelled()
 
-    async def _publish_all(self, subject: Subject, payloads: Sequence[bytes]) -> None:
-        for payload in payloads:
-            await self._execute("SPUBLISH", subject, payload)
+    async def _publish_sharded(self, batch: Sequence[tuple[Subject, bytes]]) -> None:
+        by_primary: dict[tuple[str, int], list[tuple[bytes, bytes]]] = {}
+        for subject, payload in batch:
+            channel = self._channel(subject)
+            node = self._client.get_node_from_key(channel)
+            by_primary.setdefault((node.host, node.port), []).append((channel, payload))
+        try:
+            await asyncio.gather(*(self._voice(address).say(said) for address, said in by_primary.items()))
+        except redis_errors.MovedError:
+            self._recovery.cut()  # what is wanted must be asked for anew as well
+            raise
+
+    def _voice(self, address: tuple[str, int]) -> _Voice:
+        voice = self._voices.get(address)
+        if voice is None:
+            voice = self._voices[address] = _Voice(client_of(self._url, address, 1))
+        return voice
 
     async def _execute(self, command: str, subject: Subject, payload: bytes) -> None:
         await self._client.execute_command(command, self._channel(subject), payload)

@@ -18,6 +18,8 @@ TITLES: Final = {
     "CursorStoreContract": "Cursors",
     "DurableCursorStoreContract": "Cursors after a restart",
     "DirectoryStoreContract": "Directories",
+    "StoreFaultContract": "Stores, hurt",
+    "DirectoryFaultContract": "Directories, hurt",
     "TransportContract": "Transports",
 }
 _SIGNS: Final = {"passed": "yes", "failed": "NO", "skipped": "-"}
@@ -26,7 +28,7 @@ _HEAD: Final = """# Engines
 Made from what the conformance kit found, never written by hand: `make engines`.
 Each row is a test of the kit, by its name.
 `-`: it could not be asked of this engine, for example because there is no server that could be restarted.
-To certify an engine of your own: `pytest --pyargs postroom.testing.certify --postroom-store URL`.
+To certify an engine of your own: [certify an engine](../how-to/certify-an-engine.md).
 """
 
 Cells = Mapping[str, Mapping[str, str]]

@@ -10,6 +10,13 @@ class TestMyStore(LogStoreContract, CursorStoreContract, DurableLogStoreContract
 
 import pytest
 
+from postroom.errors import MissingExtra
+
+try:
+    import pytest_asyncio  # noqa: F401  (the contracts' fixtures are made with it)
+except ModuleNotFoundError as error:  # pragma: no cover
+    raise MissingExtra("postroom.testing.contracts", "testing") from error
+
 # Before they are imported, so that a failed assertion says what it compared.
 pytest.register_assert_rewrite(
     "postroom.testing.contracts.backplane",
