@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import nkeys
 import pytest
 from tests.support.certificates import self_signed
 from tests.support.engines import Nats
@@ -33,30 +32,6 @@ async def refused(url: str) -> str:
         with pytest.raises(BackplaneUnavailable) as caught:
             await peer.backplane.subscribe([ALL])
         return str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("config", "credentials"),
-    [
-        ('authorization { user: ann, password: "s@crt/x" }', "ann:s%40crt%2Fx"),
-        ('authorization { token: "s3cr3t" }', "s3cr3t"),
-    ],
-    ids=["password", "token"],
-)
-async def test_credentials_stand_in_the_url(tmp_path: Path, config: str, credentials: str) -> None:
-    with Nats(tmp_path, config=config) as server:
-        async with connected(f"nats://{credentials}@127.0.0.1:{server.port}"):
-            pass
-        assert "s3cr3t" not in await refused(f"nats://ann:wrong@127.0.0.1:{server.port}?")
-
-
-async def test_an_nkey_is_read_from_its_file(tmp_path: Path) -> None:
-    seed = nkeys.encode_seed(bytes(range(32)), nkeys.PREFIX_BYTE_USER)
-    public = nkeys.from_seed(bytearray(seed)).public_key.decode()
-    (tmp_path / "user.nk").write_bytes(seed)
-    with Nats(tmp_path, config=f"authorization {{ users: [ {{ nkey: {public} }} ] }}") as server:
-        async with connected(f"{server.url}?nkey-file={tmp_path}/user.nk"):
-            pass
 
 
 async def test_tls_is_verified(tmp_path: Path) -> None:

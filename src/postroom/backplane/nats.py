@@ -19,7 +19,7 @@ import contextlib
 import itertools
 import ssl
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from functools import partial
 from typing import Any, Final
 from uuid import uuid4
 
@@ -27,9 +27,11 @@ import msgspec
 
 from postroom.backplane.base import Subject, Traits
 from postroom.backplane.names import name_of
+from postroom.backplane.nats_keys import identity
 from postroom.backplane.recovery import Cut, Recovery, reason_of
 from postroom.engine_url import EngineUrl, Prefix, Seconds, TlsOptions, take_apart, tls_context
 from postroom.errors import BackplaneUnavailable, ConfigurationError, MissingExtra
+from postroom.findings import Finding
 
 try:
     import nats.errors
@@ -40,6 +42,15 @@ except ModuleNotFoundError as error:  # pragma: no cover
 _PORT: Final = 4222
 _CLOSE_SECONDS: Final = 1.0
 
+_TRIED: Final = [Subject(f"{kind}.rights") for kind in ("node", "topic", "user")]
+"""Where it is tried whether the user may subscribe and publish."""
+
+_HEARD: Final = [*_TRIED, Subject("all"), Subject("topics")]
+"""Where it is tried whether the user may subscribe: what is published to these, nodes would hear."""
+
+_NEVER: Final = ("authorization violation", "authentication expired", "authentication revoked")
+"""What a server says to who may not come in, today or tomorrow."""
+
 
 class NatsOptions(TlsOptions, frozen=True):
     """What may follow the `?` of the URL."""
@@ -49,6 +60,10 @@ class NatsOptions(TlsOptions, frozen=True):
     connect_timeout: Seconds = 3.0
     nkey_file: str | None = None
     credentials_file: str | None = None
+
+
+class Stranger(Cut):
+    """The server does not let this user in."""
 
 
 class _Link(Client):
@@ -100,8 +115,9 @@ class _Link(Client):
     # ── what we do with it ────────────────────────────────────────────────────────────────────────────
 
     async def open(self, url: EngineUrl[NatsOptions], context: ssl.SSLContext) -> None:
-        """Connect to one of the servers. Raises nats.errors.Error, OSError or TimeoutError."""
+        """Connect to one of the servers. Raises Cut, Stranger, ConfigurationError, or what the library does."""
         options = url.options
+        identified = await asyncio.to_thread(_identity, options)
         try:
             await self.connect(
                 [f"{url.scheme}://{f'[{host}]' if ':' in host else host}:{port}" for host, port in url.hosts],
@@ -117,16 +133,25 @@ class _Link(Client):
                 user=url.username if url.password is not None else None,
                 password=url.password,
                 token=url.username if url.password is None else None,
-                nkeys_seed=options.nkey_file,
-                user_credentials=options.credentials_file,
+                **identified,
             )
-        except nats.errors.NoServersError as error:
-            raise Cut(self.refusal or "no server can be reached") from error
+        except nats.errors.Error as error:
+            last = isinstance(error, nats.errors.NoServersError)  # of several: what was wrong with the last one
+            reason = (self.refusal or "no server can be reached") if last else reason_of(error)
+            never = any(each in reason.lower() for each in _NEVER)
+            raise (Stranger if never else Cut)(reason) from error
+        except OSError as error:
+            raise Cut(reason_of(self._cause() or error)) from error
         self.refusal = ""
         reading = self._reading_task
         assert reading is not None
         reading.add_done_callback(lambda task: self._lose(Cut("the server closed the connection")))
         await self._send_command(f"SUB {self._echo} {next(self._number)}\r\n".encode())
+
+    def _cause(self) -> BaseException | None:
+        """Why the connection ended, where writing to it said no more than that it had: what TLS found wrong."""
+        reader = getattr(self._transport, "_io_reader", None)
+        return reader.exception() if reader is not None else None
 
     async def subscribe_all(self, names: Sequence[str]) -> None:
         """Return once they are in force. Raises Cut or BackplaneUnavailable."""
@@ -164,6 +189,11 @@ class _Link(Client):
         if self.refusal:
             raise BackplaneUnavailable(f"the server refuses: {self.refusal}")
 
+    async def says(self, name: str) -> None:
+        """Publish nothing to `name`. Raises Cut or BackplaneUnavailable."""
+        await self.publish(name, b"")
+        await self.settle()
+
     async def discard(self) -> None:
         """Close the connection, whatever state it is in: a server that is stopped would keep us waiting."""
         writer = getattr(self._transport, "_io_writer", None)
@@ -176,6 +206,10 @@ class _Link(Client):
                 await self.close()
 
 
+def _identity(options: NatsOptions) -> dict[str, Any]:
+    return identity(nkey_file=options.nkey_file, credentials_file=options.credentials_file)
+
+
 class NatsBackplane:
     """`url`: see above."""
 
@@ -184,11 +218,9 @@ class NatsBackplane:
         if self._url.path:
             raise ConfigurationError(f"{self._url.scheme}://…: nothing comes after / in the URL of a NATS server")
         self.traits = Traits(max_payload_bytes=1024 * 1024, keeps_order_across_reconnect=True, survives_restart=False)
-        for option in ("nkey_file", "credentials_file"):
-            file = getattr(self._url.options, option)
-            if file is not None and not Path(file).is_file():
-                raise ConfigurationError(f"{self._url.scheme}://…: {option.replace('_', '-')}: there is no file {file}")
         self._context = tls_context(self._url.scheme, self._url.options)
+        _identity(self._url.options)
+        self._demands_tls = self._url.scheme == "tls"
         self._wanted: dict[str, Subject] = {}
         self._link: _Link | None = None
         self._recovery = Recovery(nats.errors.Error, BackplaneUnavailable)
@@ -203,9 +235,9 @@ class NatsBackplane:
 
         async def session(established: Callable[[], None]) -> None:
             options = self._url.options
-            link = self._link = _Link(heard, prefix=options.prefix, demands_tls=self._url.scheme == "tls")
+            link = self._link = _Link(heard, prefix=options.prefix, demands_tls=self._demands_tls)
             try:
-                await link.open(self._url, self._context)
+                await self._open(link)
                 self.traits = msgspec.structs.replace(self.traits, max_payload_bytes=link.max_payload)
                 async with asyncio.timeout(options.timeout + len(self._wanted) / 10_000):
                     await link.subscribe_all([*self._wanted])
@@ -217,6 +249,38 @@ class NatsBackplane:
                 await link.discard()
 
         await self._recovery.run(session, interrupted)
+
+    async def _open(self, link: _Link) -> None:
+        try:
+            await link.open(self._url, self._context)
+        except (ConfigurationError, Stranger) as error:
+            if self._recovery.fresh:
+                raise ConfigurationError(f"the backplane refuses this user: {error}") from error
+            raise Cut(str(error)) from error  # an administrator may be at work
+
+    async def check(self) -> Sequence[Finding]:
+        """See `Checks`."""
+        link = _Link(lambda name, payload: None, prefix=self._url.options.prefix, demands_tls=self._demands_tls)
+        try:
+            async with asyncio.timeout(self._url.options.timeout):
+                await self._open(link)
+                return await self._rights(link)
+        except (Cut, OSError, TimeoutError, nats.errors.Error) as error:
+            raise BackplaneUnavailable(f"NATS does not answer: {reason_of(error)}") from error
+        finally:
+            await link.discard()
+
+    async def _rights(self, link: _Link) -> Sequence[Finding]:
+        permit = f"permit this user to publish and subscribe on {self._url.options.prefix}.>"
+        attempts = [partial(link.subscribe_all, [self._name(subject)]) for subject in _HEARD]
+        attempts += [partial(link.says, self._name(subject)) for subject in _TRIED]
+        found = []
+        for attempt in attempts:
+            try:
+                await attempt()
+            except BackplaneUnavailable as error:
+                found.append(Finding(f"{error}: {permit}"))
+        return found
 
     async def _watch(self, link: _Link) -> None:
         seconds = self._url.options.timeout / 2

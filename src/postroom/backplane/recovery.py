@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import random
+import ssl
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Final
 
@@ -15,6 +16,9 @@ _log = structlog.get_logger("postroom.backplane")
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 2.0
 _STEADY_SECONDS: Final = 5.0
+
+_UNTRUSTED: Final = ("ALERT_UNKNOWN_CA", "ALERT_CERTIFICATE_REQUIRED", "ALERT_BAD_CERTIFICATE")
+"""How a server says of a client's certificate that it is missing, or nobody's that it knows."""
 
 
 class Cut(Exception):
@@ -144,4 +148,6 @@ def reason_of(error: BaseException) -> str:
         error = error.exceptions[0]
     if isinstance(error, TimeoutError):
         return str(error) or "no answer in time"
+    if isinstance(error, ssl.SSLError) and (error.reason or "").endswith(_UNTRUSTED):
+        return f"the server wants a certificate that it trusts (cert-file, key-file): {error}"
     return str(error) or type(error).__name__
