@@ -6,16 +6,17 @@ Subclass it, and give it a fixture `make`; `outage` and `linked` as well, if you
 # ruff: noqa: D102 (a test says its promise in its name)
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
 from typing import TypeVar
 
 import pytest
 
 from postroom.errors import OutcomeUnknown, StoreUnavailable
-from postroom.identity import Lease, NodeId, UserName
+from postroom.identity import NodeId, UserName
 from postroom.store.base import SHARED, Append, Appended, Confirm, Store
-from postroom.testing.contracts.directory_store import Directing, MakeDirecting
+from postroom.testing.contracts.directory_store import MakeDirecting
 from postroom.testing.contracts.faults import SECONDS, Link, Outage, given
 from postroom.testing.contracts.log_store import INBOX, HandClock, Make, StoreFixtures, add, bodies, item, stored
 from postroom.testing.contracts.marks import asynchronous
@@ -47,21 +48,17 @@ async def put(store: Store, one: Append) -> Appended:
     return stored(answer)
 
 
-@asynccontextmanager
-async def hurting(what: Callable[[], None], pause: float) -> AsyncIterator[None]:
-    """Do it again and again."""
+async def hurt_at(moment: int, hurt: Callable[[], None], call: Callable[[], Awaitable[T]]) -> T:
+    """What `call` returns, hurt once: at its start, or some half milliseconds later. So it can come to an end, however
+    long it takes to connect again."""
 
-    async def hurt() -> None:
-        while True:
-            await asyncio.to_thread(what)
-            await asyncio.sleep(pause)
+    async def wait() -> T:
+        return await call()
 
-    async with asyncio.TaskGroup() as tasks:
-        task = tasks.create_task(hurt())
-        try:
-            yield
-        finally:
-            task.cancel()
+    task = asyncio.get_running_loop().create_task(wait())
+    await asyncio.sleep(0.0005 * (moment % 9))
+    await asyncio.to_thread(hurt)
+    return await task
 
 
 @asynchronous
@@ -131,9 +128,8 @@ class StoreFaultContract(StoreFixtures):
     ) -> None:
         make_linked, link = given(linked)
         async with make(clock) as other, make_linked(clock) as store:
-            async with hurting(link.cut, 0.03):
-                for n in range(40):
-                    await put(store, item(b"%d" % n, key=f"key {n}"))
+            for n in range(40):
+                await hurt_at(n, link.cut, partial(put, store, item(b"%d" % n, key=f"key {n}")))
             assert await bodies(other) == [b"%d" % n for n in range(40)]
 
     async def test_what_fails_is_not_stored_or_unknown(
@@ -142,16 +138,15 @@ class StoreFaultContract(StoreFixtures):
         make_linked, link = given(linked)
         accepted, nothing = set[bytes](), set[bytes]()
         async with make(clock) as other, make_linked(clock) as store:
-            async with hurting(link.cut, 0.01):
-                for n in range(60):
-                    body = b"%d" % n
-                    try:
-                        await add(store, item(body))
-                        accepted.add(body)
-                    except OutcomeUnknown:
-                        pass
-                    except StoreUnavailable:
-                        nothing.add(body)
+            for n in range(40):
+                body = b"%d" % n
+                try:
+                    await hurt_at(n, link.cut, partial(add, store, item(body)))
+                    accepted.add(body)
+                except OutcomeUnknown:
+                    pass
+                except StoreUnavailable:
+                    nothing.add(body)
             found = await bodies(other)
         assert len({*found}) == len(found)
         assert accepted <= {*found}
@@ -227,13 +222,12 @@ class StoreFaultContract(StoreFixtures):
             told = [await put(store, item(b"%d" % n)) for n in range(20)]
             await insist(lambda: store.cursor(INBOX, SHARED))
             highest = 0
-            async with hurting(link.cut, 0.03):
-                for each in told:
-                    move = [Confirm(INBOX, SHARED, each.position, each.number)]
-                    await insist(lambda move=move: store.confirm(move))  # type: ignore[misc]  # a default of a lambda
-                    seen = (await other.cursor(INBOX, SHARED)).number
-                    assert highest <= each.number <= seen
-                    highest = seen
+            for n, each in enumerate(told):
+                confirm = partial(store.confirm, [Confirm(INBOX, SHARED, each.position, each.number)])
+                await hurt_at(n, link.cut, partial(insist, confirm))
+                seen = (await other.cursor(INBOX, SHARED)).number
+                assert highest <= each.number <= seen
+                highest = seen
 
 
 @asynchronous
@@ -261,10 +255,10 @@ class DirectoryFaultContract:
         make_linked, link = given(linked)
         async with make(clock) as other, make_linked(clock) as store:
             lease = await store.join(NodeId("one"), 10)
-            async with hurting(link.cut, 0.03):
-                for _ in range(20):
-                    assert [*await insist(lambda: store.renew(lease, 10))] == [lease]
-                    clock.turn(9)
+            for n in range(20):
+                live = await hurt_at(n, link.cut, lambda: insist(lambda: store.renew(lease, 10)))
+                assert [*live] == [lease]
+                clock.turn(9)
             assert [*await other.renew(lease, 10)] == [lease]
 
     async def test_the_last_word_counts_while_connections_are_cut(
@@ -273,12 +267,8 @@ class DirectoryFaultContract:
         make_linked, link = given(linked)
         async with make(clock) as other, make_linked(clock) as store:
             lease = await store.join(NodeId("one"), 10)
-            async with hurting(link.cut, 0.02):
-                for _ in range(20):
-                    await self._enters_and_leaves(store, other, lease)
-
-    async def _enters_and_leaves(self, store: Directing, other: Directing, lease: Lease) -> None:
-        await insist(lambda: store.enter(lease, [CONSUMER]))
-        assert [*(await other.locate([CONSUMER]))[CONSUMER]] == [lease]
-        await insist(lambda: store.leave(lease, [CONSUMER]))
-        assert [*(await other.locate([CONSUMER]))[CONSUMER]] == []
+            for n in range(20):
+                await hurt_at(n, link.cut, lambda: insist(lambda: store.enter(lease, [CONSUMER])))
+                assert [*(await other.locate([CONSUMER]))[CONSUMER]] == [lease]
+                await hurt_at(n, link.cut, lambda: insist(lambda: store.leave(lease, [CONSUMER])))
+                assert [*(await other.locate([CONSUMER]))[CONSUMER]] == []
