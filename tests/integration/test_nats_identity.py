@@ -1,8 +1,6 @@
 """Who one is at a real NATS server: passwords, tokens, nkeys, JWTs, certificates; and what is said of wrong ones."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import nkeys
@@ -11,24 +9,12 @@ from tests.support.certificates import self_signed
 from tests.support.deadline import DEADLINE
 from tests.support.engines import Nats
 from tests.support.nats_accounts import Key, Operator
+from tests.support.nats_peer import ALL, connected
 
 from postroom import trial
-from postroom.backplane.base import Subject
 from postroom.backplane.nats import NatsBackplane
 from postroom.errors import BackplaneUnavailable, ConfigurationError
-from postroom.testing.contracts.backplane import Peer, running
-
-ALL = Subject("all")
-
-
-@asynccontextmanager
-async def connected(url: str) -> AsyncIterator[Peer]:
-    """An engine that has heard itself."""
-    async with running(NatsBackplane(url)) as peer:
-        await peer.backplane.subscribe([ALL])
-        await peer.backplane.publish([(ALL, b"hello")])
-        await peer.until(lambda: peer.of("all") == [b"hello"])
-        yield peer
+from postroom.testing.contracts.backplane import running
 
 
 async def refused(url: str) -> str:

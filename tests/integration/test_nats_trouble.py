@@ -1,29 +1,16 @@
 """The NATS engine where the server demands something: TLS, credentials, permissions, small payloads."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from tests.support.certificates import self_signed
 from tests.support.engines import Nats
+from tests.support.nats_peer import ALL, connected
 
 from postroom.backplane.base import Subject
 from postroom.backplane.nats import NatsBackplane
 from postroom.errors import BackplaneUnavailable, ConfigurationError
-from postroom.testing.contracts.backplane import Peer, running
-
-ALL = Subject("all")
-
-
-@asynccontextmanager
-async def connected(url: str) -> AsyncIterator[Peer]:
-    """An engine that has heard itself."""
-    async with running(NatsBackplane(url)) as peer:
-        await peer.backplane.subscribe([ALL])
-        await peer.backplane.publish([(ALL, b"hello")])
-        await peer.until(lambda: peer.of("all") == [b"hello"])
-        yield peer
+from postroom.testing.contracts.backplane import running
 
 
 async def refused(url: str) -> str:

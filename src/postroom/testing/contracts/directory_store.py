@@ -29,9 +29,8 @@ MakeDirecting = Callable[[HandClock], Directing]
 """Makes an engine, not yet open."""
 
 
-@asynchronous
-class DirectoryStoreContract:
-    """The promises of `postroom.store.base.DirectoryStore`, and of `listed` in `Appended`."""
+class DirectoryFixtures:
+    """The fixtures of the directory's contracts. `make` is the engine's own."""
 
     @pytest.fixture
     def clock(self) -> HandClock:
@@ -48,6 +47,11 @@ class DirectoryStoreContract:
         """One open engine."""
         async with make(clock) as opened:
             yield opened
+
+
+@asynchronous
+class DirectoryStoreContract(DirectoryFixtures):
+    """The promises of `postroom.store.base.DirectoryStore`, and of `listed` in `Appended`."""
 
     # ── leases ────────────────────────────────────────────────────────────────────────────────────────
 

@@ -16,7 +16,7 @@ import pytest
 from postroom.errors import OutcomeUnknown, StoreUnavailable
 from postroom.identity import NodeId, UserName
 from postroom.store.base import SHARED, Append, Appended, Confirm, Store
-from postroom.testing.contracts.directory_store import MakeDirecting
+from postroom.testing.contracts.directory_store import DirectoryFixtures, MakeDirecting
 from postroom.testing.contracts.faults import SECONDS, Link, Outage, given
 from postroom.testing.contracts.log_store import INBOX, HandClock, Make, StoreFixtures, add, bodies, item, stored
 from postroom.testing.contracts.marks import asynchronous
@@ -231,18 +231,8 @@ class StoreFaultContract(StoreFixtures):
 
 
 @asynchronous
-class DirectoryFaultContract:
+class DirectoryFaultContract(DirectoryFixtures):
     """What `DirectoryStore` promises holds over a bad network."""
-
-    @pytest.fixture
-    def clock(self) -> HandClock:
-        """The time."""
-        return HandClock()
-
-    @pytest.fixture
-    def make(self) -> MakeDirecting:
-        """Give the kit your engine: override this."""
-        pytest.fail("override the fixture `make`: it returns a function from a clock to an engine")
 
     @pytest.fixture
     def linked(self) -> LinkedDirecting | None:
