@@ -84,6 +84,15 @@ _PASSING_CODES: Final = ("25006", "55000", "55P03", "58000", "58030")
 _FINAL_CODES: Final = ("57014",)
 
 
+FORGOTTEN: Final = ("26000", "42P05")
+"""A prepared statement is not there, or somebody else's: this connection does not keep its session."""
+
+NOT_KEPT: Final = (
+    "a pooler before the server pools transactions, and does not keep prepared statements: let it pool sessions, let it"
+    " keep them (PgBouncer from 1.21 on: max_prepared_statements = 200), or name the server itself"
+)
+
+
 def trouble_of(error: BaseException, *, sent: bool) -> Trouble:
     """The driver's error, or the network's, as one of ours."""
     reason = str(error).partition("\n")[0] or type(error).__name__
@@ -91,6 +100,8 @@ def trouble_of(error: BaseException, *, sent: bool) -> Trouble:
         code = error.sqlstate or ""
         if isinstance(error, asyncpg.PostgresConnectionError) or code[:2] == "08":
             return Trouble(reason, sent=sent, passing=True, code=code)
+        if code in FORGOTTEN:
+            return Trouble(NOT_KEPT, sent=False, passing=False, code=code)
         passing = (code[:2] in _PASSING_CLASSES or code in _PASSING_CODES) and code not in _FINAL_CODES
         # An error that the server reports has rolled the transaction back; one that ends the session may not have.
         return Trouble(reason, sent=sent and code[:2] in ("57", "58", "XX"), passing=passing, code=code)
@@ -145,6 +156,11 @@ class Line:
         self.connection.terminate()
 
     @property
+    def process(self) -> int:
+        """The server's process that serves it, by what the other end told; a pooler tells a number of its own."""
+        return int(self.connection.get_server_pid())
+
+    @property
     def open(self) -> bool:
         """Whether it is of use."""
         return not self.connection.is_closed()
@@ -161,9 +177,14 @@ async def connect(
     limit = url.options.connect_timeout if seconds is None else min(seconds, url.options.connect_timeout)
     try:
         async with asyncio.timeout(limit):
-            connection = await asyncpg.connect(
-                url.dsn, timeout=limit, connection_class=kind, server_settings=dict(settings) if settings else None
-            )
+            connection = await asyncpg.connect(url.dsn, timeout=limit, connection_class=kind)
+            try:
+                # A pooler refuses settings that it does not know where the connection begins.
+                for name, value in (settings or {}).items():
+                    await connection.execute(f"SET {name} TO {value}")
+            except BaseException:
+                connection.terminate()
+                raise
     except TimeoutError as error:
         raise Trouble("the server does not take the connection in time", sent=False, passing=True) from error
     except Exception as error:

@@ -111,7 +111,7 @@ def test_an_engine_that_says_what_it_does_not_know_is_found(installed: Path, val
     ("words", "sentence"),
     [
         (["--postroom-store", "toy://ann:s3cr3t@127.0.0.1:{free}"], "toy://ann:***@127.0.0.1:{free}: not usable"),
-        (["--postroom-store", "nosuch://x"], "no store serves 'nosuch://x'"),
+        (["--postroom-store", "nosuch://x"], "no store serves 'nosuch:'"),
         (["--postroom-store", "memory:", "--postroom-pause", "true"], "needs --postroom-resume"),
         (["--postroom-store", "memory:", "--postroom-link", "x"], "'x' is no host:port"),
         ([], "name what is to be certified"),

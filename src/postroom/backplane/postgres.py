@@ -21,8 +21,9 @@ from uuid import uuid4
 
 from postroom.backplane.base import Subject, Traits
 from postroom.backplane.recovery import Cut, Recovery
-from postroom.errors import BackplaneUnavailable, MissingExtra
+from postroom.errors import BackplaneUnavailable, ConfigurationError, MissingExtra
 from postroom.postgres_link import Line, Lines, Trouble, connect, parse_url
+from postroom.postgres_pooling import Pooling, pooling_of
 
 try:
     import asyncpg
@@ -129,6 +130,8 @@ class PostgresBackplane:
         async def session(established: Callable[[], None]) -> None:
             seconds = self._url.options.timeout
             line = await connect(self._url, kind=_Connection)
+            if self._recovery.fresh:
+                await self._refuse_pooler(line)
             ear = self._ear = _Ear(line, seconds)
             try:
                 line.connection.heard = heard  # type: ignore[attr-defined]
@@ -150,6 +153,19 @@ class PostgresBackplane:
             await self._recovery.run(session, interrupted)
         finally:
             self._voice.close()
+
+    async def _refuse_pooler(self, line: Line) -> None:
+        try:
+            pooling = await pooling_of(line, self._url)
+        except BaseException:
+            line.close()
+            raise
+        if pooling in (Pooling.STATEMENTS, Pooling.TRANSACTIONS):
+            line.close()
+            raise ConfigurationError(
+                "postgresql://…: LISTEN needs a session, and a pooler before the server pools transactions: let it pool"
+                " sessions, or give the backplane the server's own address (backplane = …)"
+            )
 
     async def _watch(self, ear: _Ear, seconds: float) -> None:
         while not await self._recovery.until_cut(seconds):

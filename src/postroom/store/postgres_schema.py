@@ -11,7 +11,8 @@ import structlog
 
 from postroom.errors import StoreUnavailable
 from postroom.findings import Finding, advice
-from postroom.postgres_link import Line, PostgresUrl, Trouble, connect, trouble_of
+from postroom.postgres_link import NOT_KEPT, Line, PostgresUrl, Trouble, connect, trouble_of
+from postroom.postgres_pooling import Pooling, pooling_of
 
 _log = structlog.get_logger("postroom.store")
 
@@ -33,6 +34,7 @@ async def prepare(url: PostgresUrl) -> None:
     Raises Trouble, or StoreUnavailable with a sentence for the operator.
     """
     async with _connected(url) as line:
+        await _refuse_pooler(line, url)
         for finding in [*await _refusals(line), *await _advice(line)]:
             if finding.grave:
                 raise StoreUnavailable(f"PostgreSQL: {finding.text}")
@@ -43,11 +45,17 @@ async def prepare(url: PostgresUrl) -> None:
 async def findings(url: PostgresUrl) -> Sequence[Finding]:
     """What is missing at the server, in the database, or in the schema. Raises Trouble. Changes nothing."""
     async with _connected(url) as line:
+        await _refuse_pooler(line, url)
         found = [*await _refusals(line), *await _advice(line)]
         if not any(finding.grave for finding in found):
             found += await _rights(line, url.options.schema)
             found += await _room(line, url.options.pool + 3)
         return found
+
+
+async def _refuse_pooler(line: Line, url: PostgresUrl) -> None:
+    if await pooling_of(line, url) is Pooling.TRANSACTIONS:
+        raise StoreUnavailable(f"PostgreSQL: {NOT_KEPT}")
 
 
 @asynccontextmanager

@@ -408,8 +408,9 @@ class BackplaneContract:
     ) -> None:
         make_linked, link = given(linked)
         one, two = await start(make_linked), await start()
-        await asyncio.to_thread(link.scatter, 0.05)
+        await one.backplane.subscribe([Subject("node.one")])
         await two.backplane.subscribe([Subject("all"), Subject("node.two")])
+        await asyncio.to_thread(link.scatter, 0.03)
         for n in range(30):
             await one.backplane.publish([(Subject("all"), b"%d" % n), (Subject("node.two"), b"%d" % n)])
         await two.until(lambda: len(two.heard) == 60)
