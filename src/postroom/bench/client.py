@@ -36,6 +36,7 @@ class Connection(WSListener):
         self.transport: WSTransport | None = None
         self.host = ""
         self._prefix = dialect.delivery
+        self._receipt, self._receipt_end = dialect.receipt, dialect.receipt_end
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._receipts: dict[bytes, asyncio.Future[None]] = {}
         self._closing = False
@@ -47,10 +48,13 @@ class Connection(WSListener):
             self.say(self.dialect.hello(self.login, self.host))
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        """Hand a delivery on; anything else is a control message."""
+        """Hand deliveries and receipts on; anything else is a control message."""
         payload = frame.get_payload_as_bytes()
         if payload.startswith(self._prefix):
             self.delivered(payload)
+        elif payload.startswith(self._receipt):
+            start = len(self._receipt)
+            self.receipted(payload[start : payload.find(self._receipt_end, start)].rstrip(b"\r"))
         elif frame.msg_type is WSMsgType.CLOSE:
             self._close_heard(frame)
         else:

@@ -1,7 +1,8 @@
 """What the generator says and hears: STOMP, and Socket.IO for comparison.
 
 A dialect turns wishes into the text of one WebSocket message, and a control message into a `Heard`.
-Deliveries are recognised by their first bytes alone; the body lies `tail_bytes` before the end.
+Deliveries are recognised by their first bytes alone; the body lies `tail_bytes` before the end. So are most
+receipts: the token is what lies between `receipt` and `receipt_end`. Where more stands before it, `hear` tells.
 """
 
 import enum
@@ -32,6 +33,8 @@ class Dialect(Protocol):
     name: str
     greets_first: bool
     delivery: bytes
+    receipt: bytes
+    receipt_end: bytes
     tail_bytes: int
     subprotocol: str
 
@@ -65,6 +68,8 @@ class Stomp:
     name = "stomp"
     greets_first = True
     delivery = b"MESSAGE\n"
+    receipt = b"RECEIPT\nreceipt-id:"
+    receipt_end = b"\n"
     tail_bytes = 1
     subprotocol = "v12.stomp"
 
@@ -104,6 +109,8 @@ class SocketIO:
     name = "socketio"
     greets_first = False
     delivery = b'42["m","'
+    receipt = b"43"
+    receipt_end = b"["
     tail_bytes = 2
     subprotocol = ""
 
@@ -125,11 +132,9 @@ class SocketIO:
         return b"%d" % number
 
     def hear(self, payload: bytes) -> Heard:
-        """Understand open, connect, acknowledgement, error and ping."""
+        """Understand open, connect, error and ping."""
         if payload == b"2":
             return Heard(Kind.PROBE, b"3")
-        if payload.startswith(b"43"):
-            return Heard(Kind.RECEIPT, payload[2 : payload.find(b"[")])
         if payload.startswith(b"40"):
             return Heard(Kind.READY)
         if payload.startswith((b"44", b"41", b"1")):
