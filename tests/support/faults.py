@@ -159,5 +159,6 @@ def judge(run: Run, nodes: Nodes, folder: Path, tell: Tell, *, faults: int = SIZ
     if wrong:
         run.history.dump(folder / "history.jsonl")
     tell(RESUMED, ", ".join(map(str, run.resumptions)))
-    assert wrong[:20] == [], f"{len(wrong)} in all; see {folder}/history.jsonl\n{nodes.output()}"
+    told = "\n".join(map(str, wrong[:20]))
+    assert not wrong, f"{len(wrong)} in all; see {folder}/history.jsonl\n{told}\n{nodes.output()}"
     assert "Traceback" not in nodes.output(100_000), nodes.output(200)
