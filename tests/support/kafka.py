@@ -21,7 +21,7 @@ class Kafka(Broker):
     """A server tells its clients where to come back to: so each way through a proxy has a listener of its own.
 
     `sasl_port` wants a user and `s3cr3t`; `tls_port` speaks TLS with `certificate`, and takes it as a client's name;
-    `safe_port` does both, and ends what came in by SCRAM-SHA-512 after a second. `ann` and who has no name may do all,
+    `safe_port` does both, and ends what came by SCRAM-SHA-512 after two seconds. `ann` and who has no name may do all,
     `ben` only what an operator allows him. `beside`: the first server of its cluster.
     """
 
@@ -119,7 +119,7 @@ listener.name.tls.ssl.truststore.type=PEM
 listener.name.tls.ssl.truststore.location={self.certificate}
 listener.name.safe.ssl.keystore.type=PEM
 listener.name.safe.ssl.keystore.location={store}
-listener.name.safe.scram-sha-512.connections.max.reauth.ms=1000
+listener.name.safe.scram-sha-512.connections.max.reauth.ms=2000
 authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
 super.users=User:ANONYMOUS;User:ann
 log.dirs={self.folder}/data

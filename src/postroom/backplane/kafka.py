@@ -96,8 +96,9 @@ class _Session:
             max_request_size=1 << 20,
         )
         async with AsyncExitStack() as stack:
-            stack.push_async_callback(let_go, self._consumer.stop, self._consumer._client.close)
-            stack.push_async_callback(let_go, self._abandon, self._producer.client.close)
+            reading, writing = self._consumer._client, self._producer.client
+            stack.push_async_callback(let_go, reading, self._consumer.stop, reading.close)
+            stack.push_async_callback(let_go, writing, self._abandon, writing.close)
             try:
                 for client in (self._consumer, self._producer):
                     await whole(client.start(), 3 * self._topic.seconds)

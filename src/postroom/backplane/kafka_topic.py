@@ -94,7 +94,7 @@ class Topic:
                 raise
             yield Administration(self, client, self._url.options)
         finally:
-            await let_go(client.close)
+            await let_go(client._client, client.close)
 
     async def _say_why_not(self) -> None:
         """Raise why no server lets us in, which the library's clients keep to themselves."""
@@ -144,7 +144,8 @@ class Topic:
         """
         servers = [broker.nodeId for broker in client.cluster.brokers()]
         failure: Exception = errors.NodeNotReadyError("no server is known")
-        for server in random.sample(servers, len(servers)):
+        tries = 2 * random.sample(servers, len(servers))  # a connection may have ended unnoticed: the next is new
+        for server in tries:
             try:
                 answer = await client.send(server, MetadataRequest([self.name], allow_auto_topic_creation=False))
             except errors.KafkaError as error:
@@ -272,22 +273,30 @@ def _told(url: EngineUrl[KafkaOptions]) -> Mapping[str, Any]:
 async def whole(work: Coroutine[Any, Any, None], seconds: float) -> None:
     """Do it to its end, also where we are cancelled: the library leaves connections behind if it is.
 
-    Raises TimeoutError after so many `seconds`.
+    Raises TimeoutError after so many `seconds`, by which all that it asks for has been answered or given up.
     """
-    task = asyncio.get_running_loop().create_task(work)
+    loop = asyncio.get_running_loop()
+    task, end = loop.create_task(work), loop.time() + seconds
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout_at(end):
             await asyncio.shield(task)
     finally:
         if not task.done():
-            await asyncio.wait([task], timeout=_CLOSE_SECONDS)
+            await asyncio.wait([task], timeout=max(0.0, end - loop.time()))
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
 
-async def let_go(*ends: Callable[[], Awaitable[None]]) -> None:
-    """Close what the library opened, one way after the other; none may take for ever."""
-    for end in ends:
+async def let_go(client: Any, *ends: Callable[[], Awaitable[None]]) -> None:
+    """Close what the library opened, one way after the other, and the connections of `client` whatever came of that.
+
+    None may take for ever, and the library's own ways end early where a task of theirs has failed.
+    """
+
+    async def disconnect() -> None:
+        await asyncio.gather(*(each.close() for each in client._conns.values()))
+
+    for end in (*ends, disconnect):
         with contextlib.suppress(Cut, TimeoutError), translated(Exception):
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await end()
