@@ -93,7 +93,11 @@ class _Line:
 
     async def _read(self) -> Any:
         with _driver():
-            return await self._connection.read_response(timeout=self._seconds / 2, push_request=True)
+            reply = await self._connection.read_response(timeout=self._seconds / 2, push_request=True)
+        if reply is None:  # so the driver says that the time is over
+            end_if_cancelled()
+            raise TimeoutError
+        return reply
 
     async def listen(self, heard: Callable[[bytes, bytes], None]) -> None:
         """Hand over what comes, until the connection is cut or does not answer."""

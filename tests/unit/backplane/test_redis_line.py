@@ -111,3 +111,39 @@ async def test_a_driver_that_answers_a_cancellation_keeps_nobody_from_ending(
     for task in (running, publishing):
         task.cancel()
     await asyncio.wait({running, publishing})
+
+
+class Mute(Silent):
+    """A connection whose server says nothing more: the driver tells so with None."""
+
+    def __init__(self) -> None:
+        self.sent: list[str] = []
+
+    async def read_response(self, **_: object) -> None:
+        await asyncio.sleep(0)
+
+    async def send_command(self, name: str, *_: object) -> None:
+        self.sent.append(name)
+
+
+async def test_a_server_that_does_not_answer_a_ping_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("postroom.backplane.redis.connect", lambda url: Stubborn(RuntimeError("closed")))
+    backplane = RedisBackplane("redis://127.0.0.1:1")
+    mute, again = Mute(), asyncio.Event()
+
+    async def connections() -> list[tuple[str, Any]]:
+        if mute.sent:
+            again.set()
+            return [("", Silent())]
+        return [("", mute)]
+
+    async def may() -> None: ...
+
+    monkeypatch.setattr(backplane, "_connections", connections)
+    monkeypatch.setattr(backplane, "_check", may)
+    running = asyncio.get_running_loop().create_task(backplane.run(lambda subject, payload: None, lambda: None))
+    async with asyncio.timeout(DEADLINE):
+        await again.wait()
+    assert mute.sent == ["PING"]
+    running.cancel()
+    await asyncio.wait({running})
