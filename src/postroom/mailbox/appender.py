@@ -18,8 +18,8 @@ _log = structlog.get_logger("postroom.mailbox")
 Stored = Callable[[Appended | PostroomError], None]
 """Told, on the loop, what became of an append."""
 
-_MIN_BATCH: Final = 512
-_MAX_BATCH: Final = 4096
+_MAX_BATCH: Final = 1024
+"""Not all that waits: there must be a next batch for the store while the senders of this one are told."""
 _TURNS_TO_SEND: Final = 4
 """In how many turns of the loop an engine has begun with what it is given."""
 
@@ -79,8 +79,7 @@ class Appender:
                     tell = None
 
     def _take(self) -> Sequence[tuple[Append, Stored]]:
-        # Half of what waits, so that there is a batch for the store while the senders of this one are told.
-        end = min(max(len(self._waiting) // 2, _MIN_BATCH), _MAX_BATCH)
+        end = _MAX_BATCH
         while end < len(self._waiting) and self._waiting[end][0].tied:
             end += 1  # never between items that are tied
         batch, self._waiting = self._waiting[:end], self._waiting[end:]

@@ -15,7 +15,7 @@ from postroom.position import Epoch, LogKey, Position
 from postroom.store.base import Append, Appended
 from postroom.store.memory import MemoryStore
 
-BATCH = 512
+BATCH = 1024
 
 
 class Gated(MemoryStore):
