@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
+from aiokafka.client import AIOKafkaClient, ConnectionGroup
 from structlog.testing import capture_logs
 from tests.support.client import StompClient
 from tests.support.cluster import Nodes
@@ -18,6 +19,7 @@ from tests.support.server import free_port
 
 from postroom.backplane.base import Subject
 from postroom.backplane.kafka import KafkaBackplane
+from postroom.backplane.kafka_topic import let_go
 from postroom.errors import BackplaneUnavailable, ConfigurationError
 from postroom.testing.contracts.backplane import Peer, running
 
@@ -295,3 +297,16 @@ def test_a_wrong_url_is_refused_without_its_password(url: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         KafkaBackplane(url)
     assert "s3cr3t" not in str(caught.value)
+
+
+async def test_what_a_client_was_still_opening_when_it_was_let_go_is_closed(kafka: Kafka) -> None:
+    client = AIOKafkaClient(bootstrap_servers=f"127.0.0.1:{kafka.port}")
+    await client.bootstrap()
+    (broker,) = client.cluster.brokers()
+    async with asyncio.TaskGroup() as tasks:
+        opening = tasks.create_task(client._get_conn(broker.nodeId, group=ConnectionGroup.COORDINATION))
+        await asyncio.sleep(0)  # it has begun
+        await let_go(client, client.close)
+    connection = opening.result()
+    assert connection is not None
+    assert not connection.connected()

@@ -287,6 +287,14 @@ async def whole(work: Coroutine[Any, Any, None], seconds: float) -> None:
             await asyncio.gather(task, return_exceptions=True)
 
 
+class _Shut(dict[Any, Any]):
+    """The connections of a client that is let go: one that its tasks were still opening is closed at once."""
+
+    def __setitem__(self, place: Any, connection: Any) -> None:
+        connection.close()
+        super().__setitem__(place, connection)
+
+
 async def let_go(client: Any, *ends: Callable[[], Awaitable[None]]) -> None:
     """Close what the library opened, one way after the other, and the connections of `client` whatever came of that.
 
@@ -296,6 +304,7 @@ async def let_go(client: Any, *ends: Callable[[], Awaitable[None]]) -> None:
     async def disconnect() -> None:
         await asyncio.gather(*(each.close() for each in client._conns.values()))
 
+    client._conns = _Shut(client._conns)
     for end in (*ends, disconnect):
         with contextlib.suppress(Cut, TimeoutError), translated(Exception):
             async with asyncio.timeout(_CLOSE_SECONDS):
