@@ -298,14 +298,21 @@ class _Shut(dict[Any, Any]):
 async def let_go(client: Any, *ends: Callable[[], Awaitable[None]]) -> None:
     """Close what the library opened, one way after the other, and the connections of `client` whatever came of that.
 
-    None may take for ever, and the library's own ways end early where a task of theirs has failed.
+    None may take for ever, and the library's own ways end early where a task of theirs has failed. They also raise the
+    cancellation of such a task as if it were the caller's.
     """
+    task = asyncio.current_task()
+    asked = task.cancelling() if task is not None else 0
 
     async def disconnect() -> None:
         await asyncio.gather(*(each.close() for each in client._conns.values()))
 
     client._conns = _Shut(client._conns)
     for end in (*ends, disconnect):
-        with contextlib.suppress(Cut, TimeoutError), translated(Exception):
-            async with asyncio.timeout(_CLOSE_SECONDS):
-                await end()
+        try:
+            with contextlib.suppress(Cut, TimeoutError), translated(Exception):
+                async with asyncio.timeout(_CLOSE_SECONDS):
+                    await end()
+        except asyncio.CancelledError:
+            if task is not None and task.cancelling() > asked:
+                raise
