@@ -58,8 +58,9 @@ class Resumption:
             self.all = time.monotonic() - self._began
 
     def __str__(self) -> str:
-        first = "never" if self.first is None else f"{self.first:.2f} s"
-        return f"{first} ({self.all:.2f} s for all that was receipted)"
+        if self.first is None:
+            return "all had come by then"
+        return f"{self.first:.2f} s ({self.all:.2f} s for all that was receipted)"
 
 
 class Run:
