@@ -175,9 +175,10 @@ class Server:
             return Appended(first.position, first.previous, first.number, listed=listed, live=first.live)
         (outcome,) = at_once(self.store.append([item]))
         if isinstance(outcome, Appended):
-            key = item.message.headers["key"]
+            key = item.message.headers.get("key")
             if not outcome.duplicate:
                 self._done[id] = (log, outcome)
+            if key is not None and not outcome.duplicate:  # a node that looks whether the store is back names none
                 entry = Entry(outcome.position, outcome.previous, outcome.number, key)
                 self.ledger.entries.setdefault(log, []).append(entry)
             nodes = [each.node for each in outcome.listed]
