@@ -13,7 +13,6 @@ Sentinel and Cluster), `ca-file`, `wait-replicas` (how many replicas must have a
 `wait-timeout` (seconds to wait for them, 1), `sentinel-user`, `sentinel-password`, `db` (at a Unix socket, 0).
 """
 
-import asyncio
 import contextlib
 import socket
 from collections.abc import Awaitable, Callable, Iterator
@@ -24,6 +23,7 @@ from urllib.parse import unquote
 import msgspec
 from msgspec import Meta, Struct
 
+from postroom.cancelling import end_if_cancelled
 from postroom.engine_url import Seconds, take_apart
 from postroom.errors import ConfigurationError, MissingExtra, OutcomeUnknown, StoreUnavailable
 
@@ -226,15 +226,6 @@ _KEEPALIVE: Final = {
 CUT: Final = (OSError, RuntimeError, AttributeError)
 """What is raised, besides the library's own errors, of a connection that is closed while it is used: uvloop says
 RuntimeError, and redis-py AttributeError where another task closes it."""
-
-
-def end_if_cancelled() -> None:
-    """Raise CancelledError in a task that is to end, and was not told: the library answers a cancellation, now and
-    then, with an error of the connection that it gives up, or, by `asyncio.wait_for` of Python 3.11, with nothing.
-    Who takes that for an outage, or for the answer, goes on for ever."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
 
 
 @contextlib.contextmanager

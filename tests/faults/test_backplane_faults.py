@@ -13,7 +13,7 @@ import pytest
 from tests.support.cluster import Nodes
 from tests.support.deadline import DEADLINE
 from tests.support.engines import Broker, RabbitMQ
-from tests.support.faults import CONFIG, LONG, ROUTINGS, SEED, SIZE, Tell, judge, load, moments
+from tests.support.faults import CONFIG, LONG, ROUTINGS, SEED, SIZE, Tell, judge, light_load, moments, started
 from tests.support.history import Fault
 from tests.support.load import Run
 from tests.support.postgres import Postgres
@@ -86,14 +86,10 @@ def broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
 
 
 @pytest.fixture
-def ways(broker: Broker) -> Iterator[list[Proxy]]:
+def ways(broker: Broker) -> Iterator[Sequence[Proxy]]:
     """For each of two nodes its own way to the backplane's server."""
-    proxies = [broker.proxy(number, seed=SEED) for number in range(2)]
-    for proxy in proxies:
-        proxy.start()
-    yield proxies
-    for proxy in proxies:
-        proxy.close()
+    with started([broker.proxy(number, seed=SEED) for number in range(2)]) as proxies:
+        yield proxies
 
 
 @pytest.fixture
@@ -132,7 +128,7 @@ def turns(at: int, each: Sequence[str]) -> Sequence[str]:
 )
 async def test_what_was_receipted_arrives(
     broker: Broker,
-    ways: list[Proxy],  # before the nodes, so that these end first
+    ways: Sequence[Proxy],  # before the nodes, so that these end first
     store_url: str,
     make_nodes: Callable[..., Nodes],
     tmp_path: Path,
@@ -143,7 +139,7 @@ async def test_what_was_receipted_arrives(
     prefix = f"prefix=faults-{next(_names)}"
     carriers = [f"{broker.url_at(way.port)}?{prefix}&{OPTIONS}" for way in ways]
     nodes = make_nodes(store_url, routing=routing, backplane=carriers, config=CONFIG)
-    run = load(nodes, SEED) if LONG else Run(nodes, SEED, senders=20, messages=25, users=14, pipeline=1, pause=0.05)
+    run = light_load(nodes)
 
     async def trouble() -> None:
         async for _ in moments(run, FAULTS):

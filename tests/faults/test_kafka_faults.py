@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 from tests.support.cluster import Nodes
-from tests.support.faults import CONFIG, LONG, SEED, SIZE, Tell, judge, load, moments
+from tests.support.faults import CONFIG, LONG, SEED, SIZE, Tell, judge, light_load, moments, started
 from tests.support.history import Fault
 from tests.support.kafka import Kafka
 from tests.support.kafka_admin import Operator, operating
 from tests.support.kafka_proxy import RefusingProxy
-from tests.support.load import Run
 from tests.support.valkey import Valkey
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(SIZE.seconds + 60)]
@@ -50,20 +49,16 @@ HURTS: Sequence[Hurt] = (*IN_CI, grow_the_topic, refuse_publishes)
 
 
 @pytest.fixture
-def ways(kafka: Kafka) -> Iterator[list[RefusingProxy]]:
+def ways(kafka: Kafka) -> Iterator[Sequence[RefusingProxy]]:
     """For each of two nodes its own way to the server."""
-    proxies = [kafka.proxy(number, seed=SEED) for number in range(2)]
-    for proxy in proxies:
-        proxy.start()
-    yield proxies
-    for proxy in proxies:
-        proxy.close()
+    with started([kafka.proxy(number, seed=SEED) for number in range(2)]) as proxies:
+        yield proxies
 
 
 @pytest.mark.parametrize("hurt", HURTS if LONG else IN_CI, ids=lambda each: each.__name__)
 async def test_what_was_receipted_arrives(
     kafka: Kafka,
-    ways: list[RefusingProxy],  # before the nodes, so that these end first
+    ways: Sequence[RefusingProxy],  # before the nodes, so that these end first
     own_valkey: Valkey,
     make_nodes: Callable[..., Nodes],
     tmp_path: Path,
@@ -73,7 +68,7 @@ async def test_what_was_receipted_arrives(
     topic = f"hurt-{next(_names)}"
     carriers = [f"{kafka.url_at(way.port)}?prefix={topic}&timeout=2&partitions=3" for way in ways]
     nodes = make_nodes(own_valkey.url, backplane=carriers, config=CONFIG)
-    run = load(nodes, SEED) if LONG else Run(nodes, SEED, senders=20, messages=25, users=14, pipeline=1, pause=0.05)
+    run = light_load(nodes)
     async with operating(kafka) as operator:
 
         async def trouble() -> None:

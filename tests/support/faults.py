@@ -4,10 +4,11 @@ POSTROOM_FAULTS=long makes more of everything; POSTROOM_TEST_SEED is the first o
 """
 
 import asyncio
+import contextlib
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 from tests.support.cluster import Nodes
 from tests.support.deadline import SCALE
@@ -44,6 +45,8 @@ class Size(NamedTuple):
 
 
 SIZE: Final = Size(80, 200, 28, 6, 0.2, 400 * SCALE) if LONG else Size(40, 40, 14, 2, 0.1, 120 * SCALE)
+
+P = TypeVar("P", bound=Proxy)
 
 RESUMED: Final = "delivery resumed"
 
@@ -82,6 +85,23 @@ def load(nodes: Nodes, seed: int) -> Run:
     return Run(
         nodes, seed, senders=size.senders, messages=size.messages, users=size.users, pipeline=1, pause=size.pause
     )
+
+
+def light_load(nodes: Nodes) -> Run:
+    """As `load`, but few clients where one fault a run is enough."""
+    if LONG:
+        return load(nodes, SEED)
+    return Run(nodes, SEED, senders=20, messages=25, users=14, pipeline=1, pause=0.05)
+
+
+@contextlib.contextmanager
+def started(proxies: Sequence[P]) -> Iterator[Sequence[P]]:
+    """The proxies, for as long as the context lasts."""
+    for proxy in proxies:
+        proxy.start()
+    yield proxies
+    for proxy in proxies:
+        proxy.close()
 
 
 async def moments(run: Run, count: int = SIZE.faults) -> AsyncIterator[None]:

@@ -9,6 +9,7 @@ from typing import Final
 
 import structlog
 
+from postroom.cancelling import cancelled, end_if_cancelled
 from postroom.errors import BackplaneUnavailable
 
 _log = structlog.get_logger("postroom.backplane")
@@ -60,7 +61,7 @@ class Recovery:
 
         def established() -> None:
             nonlocal since
-            _end_if_cancelled()
+            end_if_cancelled()
             since = loop.time()
             if self._before:
                 _log.warning("the backplane is back")
@@ -80,7 +81,7 @@ class Recovery:
                 _log.warning("the backplane is cut off; trying again", reason=self._reason)
             finally:
                 self._up.clear()
-            _end_if_cancelled()
+            end_if_cancelled()
             if loop.time() - since > _STEADY_SECONDS:
                 pause = _FIRST_PAUSE
             since = float("inf")
@@ -119,12 +120,6 @@ class Recovery:
         return BackplaneUnavailable(f"the backplane does not answer: {(in_vain and self._reason) or reason_of(error)}")
 
 
-def _end_if_cancelled() -> None:
-    # A task group that reports errors has swallowed it, or `asyncio.wait_for` of Python 3.11, by which drivers connect.
-    if (task := asyncio.current_task()) is not None and task.cancelling():
-        raise asyncio.CancelledError
-
-
 @contextlib.contextmanager
 def translated(*errors: type[Exception]) -> Iterator[None]:
     """Turn a driver's `errors` into Cut, and a cancellation that nobody asked for: drivers tell so of a connection that
@@ -132,8 +127,7 @@ def translated(*errors: type[Exception]) -> Iterator[None]:
     try:
         yield
     except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
+        if cancelled():
             raise
         raise Cut("the connection was lost") from None
     except Cut:

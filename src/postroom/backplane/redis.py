@@ -12,8 +12,9 @@ from typing import Any, Final
 from postroom.backplane.base import Subject, Traits
 from postroom.backplane.recovery import Cut, Recovery
 from postroom.backplane.recovery import reason_of as reason_in
+from postroom.cancelling import end_if_cancelled
 from postroom.errors import BackplaneUnavailable, ConfigurationError, MissingExtra, StoreUnavailable
-from postroom.redis_link import CUT, client_of, connect, end_if_cancelled, parse_url, reason_of, translated
+from postroom.redis_link import CUT, client_of, connect, parse_url, reason_of, translated
 
 try:
     from redis import exceptions as redis_errors

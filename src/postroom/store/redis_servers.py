@@ -12,9 +12,10 @@ from weakref import WeakKeyDictionary
 import structlog
 from redis import exceptions as redis_errors
 
+from postroom.cancelling import end_if_cancelled
 from postroom.errors import StoreUnavailable
 from postroom.findings import Finding, advice
-from postroom.redis_link import CUT, RedisUrl, end_if_cancelled, pool_of, reason_of
+from postroom.redis_link import CUT, RedisUrl, pool_of, reason_of
 
 _log = structlog.get_logger("postroom.store")
 
